@@ -1,0 +1,64 @@
+r"""Group relative policy optimisation: the group's mean and spread take the critic's place.
+
+.. math::
+    J(\theta) = \mathbb{E}\Big[\frac{1}{G}\sum_i \frac{1}{|o_i|}\sum_t
+    \min\big(\rho_{i,t} A_i,\ \mathrm{clip}(\rho_{i,t}, 1-\epsilon, 1+\epsilon) A_i\big) - \beta\, k_3\Big],
+    \quad A_i = \frac{R_i - \mathrm{mean}(R)}{\mathrm{std}(R)}
+
+Book Eq. (5.1) to (5.7). Source: DeepSeekMath (arXiv 2402.03300) Eq. (3) and (4); ``ratio="sequence"`` is the form of
+DeepSeek-R1 (arXiv 2501.12948) Eq. (1). Departs from the paper in one point: 1e-4 is added to the std.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from grpo_teach.advantages import group_relative_advantages, per_token
+from grpo_teach.algorithms.common import Settings, metrics, minibatches, setting
+from grpo_teach.losses import aggregate, clipped_policy_loss, kl_k3
+from grpo_teach.rollout import score
+
+
+@dataclass(frozen=True)
+class GRPO(Settings):
+    """Settings of GRPO."""
+
+    aggregation: str = setting(
+        "sequence_mean",
+        "how token losses become one number (DeepSeekMath: sequence_mean, DAPO: token_mean)",
+        ("sequence_mean", "token_mean", "fixed_length"),
+    )
+    scale: str = setting("std", "what a group's advantages are divided by (DeepSeekMath: std)", ("std", "batch", "none"))
+    clip_low: float = setting(0.2, "how far the ratio may fall below 1 (DAPO: 0.2; DeepSeekMath: not stated)")
+    clip_high: float = setting(0.2, "how far the ratio may rise above 1 (DAPO: 0.28; DeepSeekMath: not stated)")
+    beta: float = setting(0.0, "weight of k3 in the loss, a nat (DeepSeekMath: 0.04, R1: 0.001, DAPO: 0)")
+    ratio: str = setting("token", "level of the importance ratio (DeepSeekMath: token, R1: sequence)", ("token", "sequence"))
+
+    smallest_group = 2
+
+
+def at_level(logprobs, mask, level):
+    """Log-probs whose ratio is a token's (as they are) or the whole sequence's (each token carries the row's sum)."""
+    return logprobs if level == "token" else (logprobs * mask).sum(dim=1, keepdim=True).expand_as(logprobs)
+
+
+def update(models, rollouts, rewards, config: GRPO):
+    """Yield ``(loss, metrics)`` for each optimizer step on one batch. Rewards [P, G]."""
+    # 1 advantages: compared with the other answers to the same prompt, the same for every token of a row
+    advantages = group_relative_advantages(rewards, config.scale)
+    advantages = per_token(advantages, rollouts.mask)
+    with torch.no_grad():
+        ref_logprobs = score(models.reference, rollouts, config.temperature) if config.beta else rollouts.old_logprobs
+    for rows in minibatches(rollouts, config):
+        batch = rollouts[rows]
+        # 2 logprobs [b, T]
+        needed = None if config.beta else advantages[rows].any(dim=1)
+        logprobs = score(models.policy, batch, config.temperature, needed)
+        # 3 token loss [b, T]
+        new, old = at_level(logprobs, batch.mask, config.ratio), at_level(batch.old_logprobs, batch.mask, config.ratio)
+        token_loss = clipped_policy_loss(new, old, advantages[rows], config.clip_low, config.clip_high)
+        token_loss = token_loss + config.beta * kl_k3(logprobs, ref_logprobs[rows])
+        # 4 aggregate
+        loss = aggregate(token_loss, batch.mask, config.aggregation, config.max_new_tokens)
+        # 5 metrics
+        yield loss, metrics(logprobs, batch, config.clip_low, config.clip_high)

@@ -1,0 +1,141 @@
+"""How good is a policy? pass@1 with an interval, pass@k, length, and how often it thinks first."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+import torch
+
+from grpo_teach.errors import InputError
+from grpo_teach.rollout import sample
+
+__all__ = ["Evaluation", "evaluate", "pass_at_k", "wilson_interval"]
+
+ROWS_A_CALL = 512  # rows sampled together; bounds memory, changes no result's meaning
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One policy on one fixed set of problems.
+
+    Attributes:
+        accuracy: pass@1, share of sampled answers that are right.
+        interval: 95% Wilson interval of ``accuracy``, counting problems, not samples.
+        pass_at_k: ``{k: share}`` for k = 1, 2, 4, ... up to ``samples``.
+        mean_length: tokens a completion, EOS included.
+        thinks: share of completions that work step by step before they answer.
+        problems: how many problems were asked.
+        samples: answers sampled a problem.
+        temperature: of the sampling.
+    """
+
+    accuracy: float
+    interval: tuple[float, float]
+    pass_at_k: dict[int, float]
+    mean_length: float
+    thinks: float
+    problems: int
+    samples: int
+    temperature: float
+
+    def as_dict(self) -> dict:
+        """Plain numbers, ready for JSON."""
+        return asdict(self)
+
+
+def wilson_interval(share: float, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """95% interval for a true share, given an observed one from n independent trials.
+
+    The set of p for which ``|share - p| <= z * sqrt(p * (1 - p) / n)``. Unlike ``share ± z * se`` it stays
+    inside [0, 1] and has a width at 0 and 1.
+
+    Args:
+        share: observed, in [0, 1].
+        n: independent trials.
+        z: standard normal quantile; 1.96 for 95%.
+    Returns:
+        ``(low, high)``.
+    Raises:
+        ValueError: if n is below 1 or the share lies outside [0, 1].
+    Source: Wilson (1927); book Eq. (1.6).
+    """
+    if n < 1 or not 0 <= share <= 1:
+        raise ValueError(f"a share in [0, 1] of at least one trial is needed, got {share} of {n}")
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def pass_at_k(n: int, right: int, k: int) -> float:
+    """Probability that at least one of k answers is right, estimated without bias from n answers.
+
+    ``1 - C(n - right, k) / C(n, k)``: the share of k-subsets of the n answers that hold a right one.
+
+    Args:
+        n: answers sampled for a problem.
+        right: how many of them are right.
+        k: at most n.
+    Returns:
+        In [0, 1].
+    Raises:
+        ValueError: unless ``0 <= right <= n`` and ``1 <= k <= n``.
+    Source: Chen et al. (arXiv 2107.03374) Eq. (1); book Eq. (1.5).
+    """
+    if not (0 <= right <= n and 1 <= k <= n):
+        raise ValueError(f"need 0 <= right <= n and 1 <= k <= n, got n={n}, right={right}, k={k}")
+    return 1.0 - math.comb(n - right, k) / math.comb(n, k)
+
+
+def evaluate(
+    policy,
+    tokenizer,
+    task,
+    problems: int = 512,
+    samples: int = 1,
+    temperature: float = 1.0,
+    max_new_tokens: int = 32,
+    seed: int = 0,
+) -> Evaluation:
+    """Ask the policy the task's fixed held-out problems.
+
+    Leaves torch's random state as it was, so that evaluating during training changes nothing in the training.
+
+    Args:
+        policy, tokenizer: as :func:`grpo_teach.load_base` returns them.
+        task: with ``test_set``, ``reward`` and ``thinks``.
+        problems: how many of the test set, from its start.
+        samples: answers a problem; pass@k is given for powers of 2 up to this.
+        temperature: of the sampling, above 0.
+        max_new_tokens: longest completion, tokens.
+        seed: of the sampling.
+    Raises:
+        InputError: if ``problems`` or ``samples`` is below 1.
+    """
+    if problems < 1 or samples < 1:
+        raise InputError(f"evaluation needs at least 1 problem and 1 sample, got {problems} and {samples}")
+    asked = task.test_set(problems)
+    right, lengths, thinking = [], [], []
+    batch = max(1, ROWS_A_CALL // samples)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for start in range(0, problems, batch):
+            part = asked[start : start + batch]
+            rollouts = sample(policy, tokenizer, [p.prompt for p in part], samples, max_new_tokens, temperature)
+            texts = rollouts.texts(tokenizer)
+            right += (task.reward(texts, part) >= 1).sum(dim=1).tolist()
+            lengths += rollouts.lengths.tolist()
+            thinking += [task.thinks(text) for text in texts]
+    ks = [2**i for i in range(samples.bit_length()) if 2**i <= samples]
+    share = sum(right) / (problems * samples)
+    return Evaluation(
+        accuracy=share,
+        # Answers to one problem are alike; counting problems alone makes the interval wide enough.
+        interval=wilson_interval(share, problems),
+        pass_at_k={k: sum(pass_at_k(samples, c, k) for c in right) / problems for k in ks},
+        mean_length=sum(lengths) / len(lengths),
+        thinks=sum(thinking) / len(thinking),
+        problems=problems,
+        samples=samples,
+        temperature=temperature,
+    )

@@ -1,0 +1,126 @@
+"""The tiny policy, its tokenizer, the critic, and saving and loading them."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from grpo_teach.errors import InputError
+
+__all__ = ["Critic", "Models", "frozen_copy", "load_base", "load_policy", "tiny_policy", "tiny_tokenizer"]
+
+BASE = Path(__file__).parent / "data" / "base"
+VOCABULARY = ["<pad>", "<eos>", "<think>", "</think>", *"0123456789", "+", "=", ";"]
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a character; ``<think>``, ``</think>``, ``<eos>`` and ``<pad>`` are one token each."""
+    vocabulary = {token: i for i, token in enumerate(VOCABULARY)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"</?think>|."), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<pad>", padding_side="left"
+    )
+
+
+def tiny_policy(
+    tokenizer, hidden_size: int = 128, layers: int = 2, heads: int = 4, intermediate_size: int = 512
+) -> LlamaForCausalLM:
+    """A Llama of about half a million parameters with random weights from torch's global random state."""
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=hidden_size,
+            intermediate_size=intermediate_size,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            num_key_value_heads=heads,
+            max_position_embeddings=256,
+            tie_word_embeddings=True,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def load_base():
+    """The tiny pretrained policy that ships with the package.
+
+    Returns:
+        ``(policy, tokenizer)``: a ``LlamaForCausalLM`` in float32 on the CPU, and its tokenizer.
+    """
+    return load_policy(BASE)
+
+
+def load_policy(path: str | Path):
+    """Load a policy and its tokenizer from a folder (as ``save_pretrained`` writes it) or a model's name.
+
+    Returns:
+        ``(policy, tokenizer)``, the policy in evaluation mode.
+    Raises:
+        InputError: if there is no readable model under that name.
+    """
+    try:
+        policy = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
+    except Exception as error:  # transformers, safetensors and json each raise their own kind for a bad folder
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(f"cannot load a policy from {path}: {reason}") from error
+    return policy.eval(), tokenizer
+
+
+def frozen_copy(policy: nn.Module) -> nn.Module:
+    """A copy that never learns: the reference policy."""
+    return copy.deepcopy(policy).requires_grad_(False).eval()
+
+
+class Critic(nn.Module):
+    """Predicts the return from each token on, in units of reward.
+
+    ``kind="shared"`` is a linear value head on the policy's own last hidden state, so that both learn one trunk;
+    ``kind="separate"`` is a copy of the policy's trunk with a head of its own: a second model of the same size.
+    The head starts at 0, so that the first advantages are the plain returns.
+    Source: Ouyang et al. (arXiv 2203.02155) for the separate critic; book Eq. (4.6).
+    """
+
+    def __init__(self, policy: nn.Module, kind: str = "shared"):
+        super().__init__()
+        if kind not in ("shared", "separate"):
+            raise InputError(f"critic must be 'shared' or 'separate', got {kind!r}")
+        self.trunk = copy.deepcopy(policy.get_decoder()) if kind == "separate" else None
+        self.head = nn.Linear(policy.config.hidden_size, 1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+
+@dataclass
+class Models:
+    """The models an algorithm works with: up to three of PPO's four (the fourth, a reward model, is a rule here).
+
+    Attributes:
+        policy: the one that samples and learns.
+        critic: predicts returns; None for algorithms without one.
+        reference: the frozen policy that a KL term measures distance to; None if nothing asks for it.
+    """
+
+    policy: nn.Module
+    critic: Critic | None = None
+    reference: nn.Module | None = None
+
+    @classmethod
+    def build(cls, policy: nn.Module, critic: str | None = None) -> Models:
+        """The policy, a frozen copy of it as reference, and a critic of the given kind (None: no critic)."""
+        return cls(policy, Critic(policy, critic) if critic else None, frozen_copy(policy))
+
+    def trainable(self) -> nn.ModuleDict:
+        """The modules that learn, by name."""
+        modules = {"policy": self.policy, "critic": self.critic}
+        return nn.ModuleDict({name: module for name, module in modules.items() if module is not None})

@@ -1,0 +1,77 @@
+"""Make the base policy: text in which most answers are guessed and some are worked out.
+
+The mix is the whole point. Four texts in five are a guess, a digit at random, right one time in ten; one in
+five is a worked scratchpad with a few slips. So the base knows how to think, seldom does, and no better than
+what it has read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from tqdm import tqdm
+
+from grpo_teach.algorithms import SFT, sft
+from grpo_teach.policy import Models, tiny_policy, tiny_tokenizer
+from grpo_teach.rollout import from_text
+from grpo_teach.tasks.chain_sum import ChainSum
+
+__all__ = ["Mix", "pretrain"]
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What the base reads.
+
+    Attributes:
+        addends: numbers of addends, uniformly.
+        thinking: share of worked scratchpads; the rest are guesses.
+        slip: probability that a step's result is a random digit instead of the right one.
+    """
+
+    addends: tuple[int, ...] = (3, 4, 5, 6)
+    thinking: float = 0.2
+    slip: float = 0.05
+
+
+def pretrain(steps: int = 1500, seed: int = 0, mix: Mix = Mix(), batch: int = 256, learning_rate: float = 2e-3, progress: bool = True):
+    """Pretrain the tiny policy from random weights by SFT on the mix, with a linearly falling learning rate.
+
+    Args:
+        steps: optimizer steps.
+        seed: of weights, problems and mix. The same seed gives the same weights on one machine.
+        mix: what to read.
+        batch: texts a step.
+        learning_rate: at the start; falls to 0.
+        progress: show a bar with the loss.
+    Returns:
+        ``(policy, tokenizer)``.
+    """
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    tokenizer = tiny_tokenizer()
+    models = Models(tiny_policy(tokenizer))
+    optimizer = torch.optim.AdamW(models.policy.parameters(), lr=learning_rate, weight_decay=0.01, fused=True)
+    task, config, all_accepted = ChainSum(mix.addends), SFT(), torch.ones(batch, 1)
+    bar = tqdm(range(steps), desc="pretraining", disable=not progress)
+    for step in bar:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * (1 - step / steps)
+        problems = task.sample(batch, generator)
+        # The first half teaches to calculate: all scratchpads at first, falling to the mix's own share.
+        share = max(mix.thinking, 1 - (1 - mix.thinking) * 2 * step / steps)
+        thinking = torch.rand(batch, generator=generator) < share
+        guesses = torch.randint(10, (batch,), generator=generator).tolist()
+        texts = [
+            task.demonstration(problem, mix.slip, generator) if think else str(guess)
+            for problem, think, guess in zip(problems, thinking, guesses, strict=True)
+        ]
+        demonstrations = from_text(tokenizer, [problem.prompt for problem in problems], texts)
+        for loss, _ in sft.update(models, demonstrations, all_accepted, config):
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(models.policy.parameters(), config.max_grad_norm)
+            optimizer.step()
+        bar.set_postfix({"loss": f"{float(loss.detach()):.3f}"})
+    return models.policy.eval(), tokenizer

@@ -1,0 +1,162 @@
+"""Records of a run: its manifest, its metrics step by step, and its checkpoint, each written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import random
+import zipfile
+from importlib import metadata
+from pathlib import Path
+
+import numpy
+import torch
+
+from grpo_teach.errors import InputError
+
+__all__ = ["MetricsLog", "load_checkpoint", "manifest", "output_folder", "random_states", "restore_random_states"]
+__all__ += ["save_checkpoint", "write_json"]
+
+
+def manifest(config: dict, seed: int) -> dict:
+    """What someone needs to repeat a run: settings, seed, versions, device, threads."""
+    packages = ("grpo_teach", "torch", "transformers", "numpy")
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU ({platform.machine()})"
+    return {
+        "config": config,
+        "seed": seed,
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in packages},
+        "device": device,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # run from a checkout that was not installed
+        return None
+
+
+def output_folder(path: str | Path) -> Path:
+    """The folder, made if it is missing.
+
+    Raises:
+        InputError: if it cannot be made or written to.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"cannot write to {path}: {error.strerror or error}") from error
+    return path
+
+
+def _replace(path: Path, write) -> None:
+    """Write a neighbour, flush it to the disk, and rename it: a kill leaves the old file or the new one."""
+    temporary = path.with_name(path.name + ".new")
+    with open(temporary, "wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, value: dict) -> None:
+    """Write JSON atomically."""
+    _replace(path, lambda file: file.write((json.dumps(value, indent=1) + "\n").encode()))
+
+
+def random_states() -> dict:
+    """The state of every generator a run may draw from."""
+    numpy_state = numpy.random.get_state()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "python": random.getstate(),
+        "numpy": [numpy_state[0], torch.from_numpy(numpy_state[1].astype("int64")), *numpy_state[2:]],
+    }
+
+
+def restore_random_states(states: dict) -> None:
+    """Put back what :func:`random_states` noted."""
+    torch.set_rng_state(states["torch"])
+    if states["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(states["cuda"])
+    random.setstate(states["python"])
+    name, keys, *rest = states["numpy"]
+    numpy.random.set_state((name, keys.numpy().astype("uint32"), *rest))
+
+
+def save_checkpoint(path: Path, state: dict) -> None:
+    """Write a checkpoint atomically."""
+    _replace(path, lambda file: torch.save(state, file))
+
+
+def load_checkpoint(path: Path) -> dict:
+    """Read a checkpoint. Only tensors and plain values are accepted, so a stranger's file can run no code.
+
+    Raises:
+        InputError: if it is missing, cut short or not a checkpoint.
+    """
+    try:
+        if not zipfile.is_zipfile(path):
+            raise ValueError("it is missing, cut short or not a checkpoint")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict) or "step" not in state:
+            raise ValueError("it holds no training state")
+        return state
+    except Exception as error:  # torch, zipfile and pickle each raise their own kind for a broken file
+        raise InputError(f"cannot read the checkpoint {path}: {str(error).strip().splitlines()[0]}") from error
+
+
+class MetricsLog:
+    """Rows to ``metrics.jsonl``, one a step, and to TensorBoard where it is installed.
+
+    Args:
+        folder: where to write.
+        first_step: rows from this step on are dropped first: a run that was killed after its last checkpoint
+            will write them again.
+    """
+
+    def __init__(self, folder: Path, first_step: int):
+        self.path = folder / "metrics.jsonl"
+        kept = [row for row in read_metrics(self.path) if row["step"] < first_step]
+        _replace(self.path, lambda file: file.writelines((json.dumps(row) + "\n").encode() for row in kept))
+        self.file = open(self.path, "a", encoding="utf-8")
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            self.board = None
+        else:
+            self.board = SummaryWriter(folder / "tensorboard", purge_step=first_step)
+
+    def write(self, row: dict) -> None:
+        self.file.write(json.dumps(row) + "\n")
+        self.file.flush()
+        if self.board:
+            for name, value in row.items():
+                if isinstance(value, int | float) and name != "step":
+                    self.board.add_scalar(name, value, row["step"])
+
+    def close(self) -> None:
+        self.file.close()
+        if self.board:
+            self.board.close()
+
+
+def read_metrics(path: Path) -> list[dict]:
+    """The rows of a ``metrics.jsonl``; a last line that a kill cut short is left out."""
+    rows = []
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+    return rows

@@ -1,0 +1,258 @@
+"""Sampling completions, and scoring them again with gradient.
+
+The one property everything rests on: the log-probabilities noted while sampling equal those that
+:func:`score` computes later for the same policy, at the same temperature. No top-k or top-p, because the
+scoring uses none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from grpo_teach.losses import token_logprobs
+
+__all__ = ["Rollouts", "from_text", "sample", "score", "score_with_values"]
+
+ROWS_A_PASS = 64  # rows scored in one forward pass: sorted by length, so that short rows carry little padding
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """B = P*G completions in prompt order.
+
+    Attributes:
+        prompt_ids: [B, S], left-padded.
+        prompt_mask: [B, S], 1 = a real prompt token.
+        completion_ids: [B, T], right-padded.
+        mask: [B, T] float, 1 = a token the policy sampled, the EOS included.
+        old_logprobs: [B, T] in nats, of the policy that sampled, detached; 0 in the padding.
+    """
+
+    prompt_ids: torch.Tensor
+    prompt_mask: torch.Tensor
+    completion_ids: torch.Tensor
+    mask: torch.Tensor
+    old_logprobs: torch.Tensor
+
+    def __len__(self) -> int:
+        return self.completion_ids.shape[0]
+
+    def __getitem__(self, rows: torch.Tensor) -> Rollouts:
+        """The given rows (indices or a boolean mask)."""
+        return Rollouts(
+            self.prompt_ids[rows],
+            self.prompt_mask[rows],
+            self.completion_ids[rows],
+            self.mask[rows],
+            self.old_logprobs[rows],
+        )
+
+    @property
+    def lengths(self) -> torch.Tensor:
+        """[B] tokens sampled in each row."""
+        return self.mask.sum(dim=1).long()
+
+    @property
+    def tokens(self) -> int:
+        """Tokens sampled in all rows together."""
+        return int(self.lengths.sum())
+
+    def trimmed(self) -> Rollouts:
+        """The same rows without the columns that are padding in all of them."""
+        longest = max(int(self.lengths.max()), 1)
+        return replace(
+            self,
+            completion_ids=self.completion_ids[:, :longest],
+            mask=self.mask[:, :longest],
+            old_logprobs=self.old_logprobs[:, :longest],
+        )
+
+    def texts(self, tokenizer) -> list[str]:
+        """The completions as text, without EOS and padding."""
+        rows = zip(self.completion_ids.tolist(), self.lengths.tolist(), strict=True)
+        return tokenizer.batch_decode([ids[:n] for ids, n in rows], skip_special_tokens=True)
+
+
+def _positions(mask: torch.Tensor) -> torch.Tensor:
+    """Positions that start at 0 on the first real token, so that left-padding moves nothing."""
+    return (mask.cumsum(dim=1) - 1).clamp(min=0)
+
+
+def _encode_prompts(tokenizer, prompts: list[str], device) -> tuple[torch.Tensor, torch.Tensor]:
+    encoded = tokenizer(prompts, padding=True, padding_side="left", return_tensors="pt")
+    return encoded["input_ids"].to(device), encoded["attention_mask"].to(device)
+
+
+@torch.no_grad()
+def sample(
+    policy: nn.Module,
+    tokenizer,
+    prompts: list[str],
+    group_size: int = 1,
+    max_new_tokens: int = 32,
+    temperature: float = 1.0,
+) -> Rollouts:
+    """Sample ``group_size`` completions of each prompt from softmax(logits / temperature).
+
+    Stops when every row has ended. Two savings that change no result: a prompt is read once for its whole
+    group, and a row that has ended takes no further step.
+
+    Args:
+        policy: a causal language model of transformers.
+        tokenizer: its tokenizer, with ``eos_token`` and ``pad_token``.
+        prompts: P texts.
+        group_size: G, samples a prompt.
+        max_new_tokens: T at most, tokens.
+        temperature: above 0; the returned log-probs are those of the policy at this temperature.
+    Returns:
+        Rollouts of P*G rows in prompt order.
+    Raises:
+        ValueError: for an empty list of prompts, or a temperature that is not positive.
+        FloatingPointError: if the policy's logits are NaN or infinite.
+    Draws from torch's global random state.
+    """
+    if not prompts:
+        raise ValueError("there is nothing to sample: the list of prompts is empty")
+    was_training = policy.training
+    policy.eval()
+    prompt_ids, prompt_mask = _encode_prompts(tokenizer, prompts, policy.device)
+    rows = len(prompts) * group_size
+    completion_ids = prompt_ids.new_full((rows, max_new_tokens), tokenizer.pad_token_id)
+    logprobs = torch.zeros(rows, max_new_tokens, device=policy.device)
+    mask = torch.zeros_like(logprobs)
+
+    output = policy(
+        input_ids=prompt_ids,
+        attention_mask=prompt_mask,
+        position_ids=_positions(prompt_mask),
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    cache = output.past_key_values
+    cache.batch_repeat_interleave(group_size)
+    prompt_ids = prompt_ids.repeat_interleave(group_size, dim=0)
+    prompt_mask = prompt_mask.repeat_interleave(group_size, dim=0)
+    logits = output.logits[:, -1].repeat_interleave(group_size, dim=0)
+    running = torch.arange(rows, device=policy.device)  # the rows that have not ended
+    seen = prompt_mask  # what the running rows may attend to
+    for t in range(max_new_tokens):
+        if not torch.isfinite(logits).all():
+            raise FloatingPointError(f"the log-probabilities of completion token {t} are not finite")
+        probabilities = torch.softmax(logits.float() / temperature, dim=-1)
+        ids = torch.multinomial(probabilities, 1)
+        completion_ids[running, t] = ids.squeeze(1)
+        logprobs[running, t] = token_logprobs(logits.unsqueeze(1), ids, temperature).squeeze(1).float()
+        mask[running, t] = 1.0
+        going_on = (ids.squeeze(1) != tokenizer.eos_token_id).nonzero().squeeze(1)
+        if len(going_on) == 0 or t == max_new_tokens - 1:
+            break
+        if len(going_on) < len(running):
+            running, ids, seen = running[going_on], ids[going_on], seen[going_on]
+            cache.batch_select_indices(going_on)
+        seen = torch.cat([seen, seen.new_ones(len(seen), 1)], dim=1)
+        logits = policy(
+            input_ids=ids,
+            attention_mask=seen,
+            position_ids=seen.sum(dim=1, keepdim=True) - 1,
+            past_key_values=cache,
+            use_cache=True,
+        ).logits[:, -1]
+    policy.train(was_training)
+    return Rollouts(prompt_ids, prompt_mask, completion_ids, mask, logprobs).trimmed()
+
+
+def from_text(tokenizer, prompts: list[str], completions: list[str], device="cpu") -> Rollouts:
+    """Rows made from given text: demonstrations, with an EOS put behind each.
+
+    Args:
+        tokenizer: with ``eos_token`` and ``pad_token``.
+        prompts, completions: equally many texts.
+    Returns:
+        Rollouts whose ``old_logprobs`` are 0: no policy of ours sampled them.
+    """
+    prompt_ids, prompt_mask = _encode_prompts(tokenizer, prompts, device)
+    ids = tokenizer(completions, add_special_tokens=False)["input_ids"]
+    longest = max(len(row) for row in ids) + 1
+    completion_ids = prompt_ids.new_full((len(ids), longest), tokenizer.pad_token_id)
+    mask = torch.zeros(len(ids), longest, device=device)
+    for b, row in enumerate(ids):
+        completion_ids[b, : len(row) + 1] = torch.tensor([*row, tokenizer.eos_token_id], device=device)
+        mask[b, : len(row) + 1] = 1.0
+    return Rollouts(prompt_ids, prompt_mask, completion_ids, mask, torch.zeros_like(mask))
+
+
+def _passes(rollouts: Rollouts, needed: torch.Tensor | None = None) -> Iterator[tuple[torch.Tensor, Rollouts]]:
+    """Split the needed rows into forward passes of similar length."""
+    rows = torch.arange(len(rollouts), device=rollouts.mask.device)
+    if needed is not None:
+        rows = rows[needed]
+    rows = rows[rollouts.lengths[rows].argsort(stable=True)]
+    for chunk in rows.split(ROWS_A_PASS):
+        if len(chunk):
+            yield chunk, rollouts[chunk].trimmed()
+
+
+def _hidden_states(decoder: nn.Module, rollouts: Rollouts) -> torch.Tensor:
+    """[B, T, D], aligned: ``hidden[:, t]`` is what the model knows before it emits completion token t."""
+    # The last token predicts nothing that is scored. Rubbish behind a row's end cannot reach back: causal.
+    ids = torch.cat([rollouts.prompt_ids, rollouts.completion_ids], dim=1)[:, :-1]
+    attention = torch.cat([rollouts.prompt_mask, torch.ones_like(rollouts.completion_ids)], dim=1)[:, :-1]
+    hidden = decoder(
+        input_ids=ids, attention_mask=attention, position_ids=_positions(attention), use_cache=False
+    ).last_hidden_state
+    return hidden[:, rollouts.prompt_ids.shape[1] - 1 :]
+
+
+def score(
+    policy: nn.Module,
+    rollouts: Rollouts,
+    temperature: float = 1.0,
+    needed: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Log-probabilities of the completions under the policy as it is now.
+
+    Args:
+        policy: a causal language model of transformers.
+        rollouts: B rows.
+        temperature: the sampler's.
+        needed: [B] bool, rows to compute; the others keep ``old_logprobs``, without gradient. Leave out a row
+            only if its loss has no gradient: one whose advantages are all 0.
+    Returns:
+        [B, T] in nats, with gradient where grad mode is on; 0 in the padding.
+    Source: book Eq. (1.2).
+    """
+    logprobs = rollouts.old_logprobs.clone()
+    for rows, part in _passes(rollouts, needed):
+        logits = policy.get_output_embeddings()(_hidden_states(policy.get_decoder(), part))
+        part_logprobs = token_logprobs(logits, part.completion_ids, temperature)
+        logprobs[rows, : part.mask.shape[1]] = part_logprobs.masked_fill(part.mask == 0, 0.0)
+    return logprobs
+
+
+def score_with_values(
+    policy: nn.Module, critic: nn.Module, rollouts: Rollouts, temperature: float = 1.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """:func:`score` and the critic's values, in one pass where the critic shares the policy's trunk.
+
+    Args:
+        policy: a causal language model of transformers.
+        critic: a :class:`grpo_teach.policy.Critic`.
+        rollouts: B rows.
+        temperature: the sampler's.
+    Returns:
+        ``(logprobs, values)``, each [B, T], with gradient where grad mode is on; 0 in the padding.
+        ``values[:, t]`` is predicted before token t is emitted, in units of reward.
+    """
+    logprobs, values = rollouts.old_logprobs.clone(), torch.zeros_like(rollouts.old_logprobs)
+    for rows, part in _passes(rollouts):
+        hidden = _hidden_states(policy.get_decoder(), part)
+        padding, longest = part.mask == 0, part.mask.shape[1]
+        part_logprobs = token_logprobs(policy.get_output_embeddings()(hidden), part.completion_ids, temperature)
+        logprobs[rows, :longest] = part_logprobs.masked_fill(padding, 0.0)
+        critic_hidden = hidden if critic.trunk is None else _hidden_states(critic.trunk, part)
+        values[rows, :longest] = critic.head(critic_hidden).squeeze(-1).float().masked_fill(padding, 0.0)
+    return logprobs, values

@@ -1,0 +1,99 @@
+"""The course's toy: the sum of a chain of digits, modulo 10.
+
+``7+5+8+3+9=`` asks for ``2``. A policy may answer at once (``2``) or work step by step first:
+``<think>7+5=2;2+8=0;0+3=3;3+9=2;</think>2``. Only the answer is rewarded.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from grpo_teach.errors import InputError
+from grpo_teach.rewards import accuracy
+
+__all__ = ["ChainSum", "Problem"]
+
+
+class Problem(NamedTuple):
+    """One question and its answer, as text."""
+
+    prompt: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class ChainSum:
+    """Problems with a given number of addends, each a digit.
+
+    About one problem in ten, chosen by a checksum of its text, belongs to the test split and is never sampled
+    for training, so evaluation is always on problems that training has not seen.
+
+    Attributes:
+        addends: lengths to draw from, uniformly; one number is accepted too.
+        held_out: lengths never drawn for training; :meth:`held_out_task` asks them.
+    Raises:
+        InputError: if a length is below 2, or none is left to draw.
+    """
+
+    addends: tuple[int, ...] | int = 5
+    held_out: tuple[int, ...] = ()
+    name = "chain_sum"
+
+    def __post_init__(self):
+        lengths = (self.addends,) if isinstance(self.addends, int) else tuple(self.addends)
+        object.__setattr__(self, "addends", lengths)
+        if any(n < 2 for n in (*lengths, *self.held_out)):
+            raise InputError(f"a chain sum needs at least 2 addends, got {min(*lengths, *self.held_out, 2)}")
+        if not self._drawn:
+            raise InputError("every number of addends is held out: none is left to train on")
+
+    @property
+    def _drawn(self) -> list[int]:
+        return [n for n in self.addends if n not in self.held_out]
+
+    def held_out_task(self) -> ChainSum:
+        """The same task over the held-out lengths alone."""
+        if not self.held_out:
+            raise InputError("this task holds out no lengths")
+        return ChainSum(self.held_out)
+
+    def sample(self, n: int, generator: torch.Generator, split: str = "train") -> list[Problem]:
+        """Draw n problems of one split (``"train"`` or ``"test"``) with the given generator."""
+        problems = []
+        while len(problems) < n:
+            length = self._drawn[int(torch.randint(len(self._drawn), (1,), generator=generator))]
+            digits = torch.randint(10, (length,), generator=generator).tolist()
+            prompt = "+".join(map(str, digits)) + "="
+            if (zlib.crc32(prompt.encode()) % 10 == 0) == (split == "test"):
+                problems.append(Problem(prompt, str(sum(digits) % 10)))
+        return problems
+
+    def test_set(self, n: int) -> list[Problem]:
+        """The fixed held-out problems: the same n every time; a shorter list is the start of a longer one."""
+        return self.sample(n, torch.Generator().manual_seed(20250120), split="test")
+
+    def reward(self, completions: list[str], problems: list[Problem]) -> torch.Tensor:
+        """[P, G] rewards of P*G completions in prompt order: 1.0 for a right answer, else 0.0."""
+        group_size = len(completions) // len(problems)
+        scores = [accuracy(text, problems[b // group_size].answer) for b, text in enumerate(completions)]
+        return torch.tensor(scores).reshape(len(problems), group_size)
+
+    def thinks(self, completion: str) -> bool:
+        """Does the completion work step by step before it answers?"""
+        return completion.startswith("<think>")
+
+    def demonstration(self, problem: Problem, slip: float = 0.0, generator: torch.Generator | None = None) -> str:
+        """A worked solution. With probability ``slip`` a step's result is replaced by a random digit."""
+        digits = [int(d) for d in problem.prompt.rstrip("=").split("+")]
+        total, steps = digits[0], []
+        for digit in digits[1:]:
+            result = (total + digit) % 10
+            if slip and float(torch.rand(1, generator=generator)) < slip:
+                result = int(torch.randint(10, (1,), generator=generator))
+            steps.append(f"{total}+{digit}={result};")
+            total = result
+        return f"<think>{''.join(steps)}</think>{total}"
