@@ -11,9 +11,9 @@ import torch
 
 from grpo_teach.errors import InputError
 from grpo_teach.losses import kl_k3
-from grpo_teach.rollout import Rollouts
+from grpo_teach.rollout import Rollouts, score
 
-__all__ = ["Settings", "metrics", "minibatches", "setting"]
+__all__ = ["Settings", "metrics", "minibatches", "reference_logprobs", "setting"]
 
 
 def setting(default: Any, meaning: str, choices: tuple = ()) -> Any:
@@ -77,6 +77,15 @@ def minibatches(rollouts: Rollouts, config: Settings) -> Iterator[torch.Tensor]:
         for rows in order.tensor_split(config.minibatches):
             if len(rows):  # rejection can leave fewer rows than minibatches
                 yield rows.to(rollouts.mask.device)
+
+
+@torch.no_grad()
+def reference_logprobs(models, rollouts: Rollouts, temperature: float, coefficient: float) -> torch.Tensor:
+    """[B, T] log-probs of the batch under the frozen reference, in nats, for a KL term of the given weight.
+
+    A weight of 0 makes the term vanish whatever stands in it, so the reference is then left unread.
+    """
+    return score(models.reference, rollouts, temperature) if coefficient else rollouts.old_logprobs
 
 
 @torch.no_grad()

@@ -11,10 +11,8 @@ DeepSeek-R1 (arXiv 2501.12948) Eq. (1). Departs from the paper in one point: 1e-
 
 from dataclasses import dataclass
 
-import torch
-
 from grpo_teach.advantages import group_relative_advantages, per_token
-from grpo_teach.algorithms.common import Settings, metrics, minibatches, setting
+from grpo_teach.algorithms.common import Settings, metrics, minibatches, reference_logprobs, setting
 from grpo_teach.losses import aggregate, clipped_policy_loss, kl_k3
 from grpo_teach.rollout import score
 
@@ -44,21 +42,21 @@ def at_level(logprobs, mask, level):
 
 def update(models, rollouts, rewards, config: GRPO):
     """Yield ``(loss, metrics)`` for each optimizer step on one batch. Rewards [P, G]."""
-    # 1 advantages: compared with the other answers to the same prompt, the same for every token of a row
+    # 1 advantages: reward against the group's, the same for every token of a row
     advantages = group_relative_advantages(rewards, config.scale)
     advantages = per_token(advantages, rollouts.mask)
-    with torch.no_grad():
-        ref_logprobs = score(models.reference, rollouts, config.temperature) if config.beta else rollouts.old_logprobs
+    ref_logprobs = reference_logprobs(models, rollouts, config.temperature, config.beta)
     for rows in minibatches(rollouts, config):
         batch = rollouts[rows]
         # 2 logprobs [b, T]
         needed = None if config.beta else advantages[rows].any(dim=1)
         logprobs = score(models.policy, batch, config.temperature, needed)
         # 3 token loss [b, T]
-        new, old = at_level(logprobs, batch.mask, config.ratio), at_level(batch.old_logprobs, batch.mask, config.ratio)
-        token_loss = clipped_policy_loss(new, old, advantages[rows], config.clip_low, config.clip_high)
+        new, old = (at_level(x, batch.mask, config.ratio) for x in (logprobs, batch.old_logprobs))
+        clip = config.clip_low, config.clip_high
+        token_loss = clipped_policy_loss(new, old, advantages[rows], *clip)
         token_loss = token_loss + config.beta * kl_k3(logprobs, ref_logprobs[rows])
         # 4 aggregate
         loss = aggregate(token_loss, batch.mask, config.aggregation, config.max_new_tokens)
         # 5 metrics
-        yield loss, metrics(logprobs, batch, config.clip_low, config.clip_high)
+        yield loss, metrics(logprobs, batch, *clip)

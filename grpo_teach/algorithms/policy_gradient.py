@@ -30,7 +30,8 @@ def update(models, rollouts, rewards, config: PolicyGradient):
     for rows in minibatches(rollouts, config):
         batch = rollouts[rows]
         # 2 logprobs [b, T]
-        logprobs = score(models.policy, batch, config.temperature, needed=advantages[rows].any(dim=1))
+        needed = advantages[rows].any(dim=1)
+        logprobs = score(models.policy, batch, config.temperature, needed)
         # 3 token loss [b, T]
         token_loss = policy_gradient_loss(logprobs, advantages[rows])
         # 4 aggregate

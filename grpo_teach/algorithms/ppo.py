@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 
 from grpo_teach.advantages import gae
-from grpo_teach.algorithms.common import Settings, metrics, minibatches, setting
+from grpo_teach.algorithms.common import Settings, metrics, minibatches, reference_logprobs, setting
 from grpo_teach.losses import aggregate, clipped_policy_loss, kl_k1, value_loss
-from grpo_teach.rollout import score, score_with_values
+from grpo_teach.rollout import score_with_values
 
 
 @dataclass(frozen=True)
@@ -32,40 +32,44 @@ class PPO(Settings):
     critic: str = setting("shared", "a value head on the policy's trunk, or a separate model", ("shared", "separate"))
 
 
-def kl_penalised_rewards(rewards, logprobs, ref_logprobs, mask, kl_coefficient):
+def kl_penalised_rewards(models, rollouts, rewards, config: PPO):
     """Per-token rewards: the KL penalty at each token, the score at the last real one.
 
-    ``token_rewards[b, t] = -kl_coefficient * k1[b, t] + rewards[b] * [t is the row's last token]``.
+    ``token_rewards[b, t] = -kl_coefficient * k1[b, t] + rewards[b] * [t is row b's last token]``,
+    with ``k1`` between the policy that sampled and the reference.
 
     Args:
-        rewards: [P, G]; logprobs, ref_logprobs: [B, T] of the sampled tokens, nats; mask: [B, T].
+        models: with the frozen ``reference``.
+        rollouts: B rows.
+        rewards: [P, G], one score a completion.
+        config: PPO's settings; a ``kl_coefficient`` of 0 leaves the reference unread.
     Returns:
-        [B, T], in units of reward.
+        [B, T], detached, in units of reward.
     Source: DeepSeekMath (arXiv 2402.03300) Eq. (2); book Eq. (4.7).
     """
-    token_rewards = -kl_coefficient * kl_k1(logprobs, ref_logprobs) * mask
-    last = mask.sum(dim=1).long() - 1
-    token_rewards[torch.arange(len(last)), last] += rewards.flatten()
+    ref_logprobs = reference_logprobs(models, rollouts, config.temperature, config.kl_coefficient)
+    token_rewards = -config.kl_coefficient * kl_k1(rollouts.old_logprobs, ref_logprobs) * rollouts.mask
+    token_rewards[torch.arange(len(rollouts)), rollouts.lengths - 1] += rewards.flatten()
     return token_rewards
 
 
 def update(models, rollouts, rewards, config: PPO):
     """Yield ``(loss, metrics)`` for each optimizer step on one batch. Rewards [P, G]."""
     # 1 advantages: from the critic, token by token
-    with torch.no_grad():
-        _, old_values = score_with_values(models.policy, models.critic, rollouts, config.temperature)  # critic
-        ref_logprobs = score(models.reference, rollouts, config.temperature) if config.kl_coefficient else rollouts.old_logprobs
-    rewards = kl_penalised_rewards(rewards, rollouts.old_logprobs, ref_logprobs, rollouts.mask, config.kl_coefficient)
-    advantages, returns = gae(rewards, old_values, rollouts.mask, config.gamma, config.lam)
+    with torch.no_grad():  # critic
+        old_values = score_with_values(models.policy, models.critic, rollouts)[1]  # critic
+    token_rewards = kl_penalised_rewards(models, rollouts, rewards, config)
+    advantages, returns = gae(token_rewards, old_values, rollouts.mask, config.gamma, config.lam)
     for rows in minibatches(rollouts, config):
         batch = rollouts[rows]
         # 2 logprobs [b, T]
         logprobs, values = score_with_values(models.policy, models.critic, batch, config.temperature)
         # 3 token loss [b, T]
-        token_loss = clipped_policy_loss(logprobs, batch.old_logprobs, advantages[rows], config.clip_low, config.clip_high)
+        clip = config.clip_low, config.clip_high
+        token_loss = clipped_policy_loss(logprobs, batch.old_logprobs, advantages[rows], *clip)
         critic_loss = value_loss(values, old_values[rows], returns[rows], config.value_clip)  # critic
         token_loss = token_loss + config.value_coefficient * critic_loss  # critic
         # 4 aggregate
         loss = aggregate(token_loss, batch.mask, config.aggregation, config.max_new_tokens)
         # 5 metrics
-        yield loss, metrics(logprobs, batch, config.clip_low, config.clip_high)
+        yield loss, metrics(logprobs, batch, *clip)
