@@ -110,10 +110,14 @@ def evaluate(
         max_new_tokens: longest completion, tokens.
         seed: of the sampling.
     Raises:
-        InputError: if ``problems`` or ``samples`` is below 1.
+        InputError: if a number is below 1 or the temperature is not positive.
     """
-    if problems < 1 or samples < 1:
-        raise InputError(f"evaluation needs at least 1 problem and 1 sample, got {problems} and {samples}")
+    if min(problems, samples, max_new_tokens) < 1:
+        raise InputError(
+            f"problems, samples and max_new_tokens must be at least 1, got {problems}, {samples} and {max_new_tokens}"
+        )
+    if not 0 < temperature < math.inf:
+        raise InputError(f"temperature must be above 0 and finite, got {temperature}")
     asked = task.test_set(problems)
     right, lengths, thinking = [], [], []
     batch = max(1, ROWS_A_CALL // samples)

@@ -154,9 +154,7 @@ def kl_k3(logprobs: torch.Tensor, ref_logprobs: torch.Tensor) -> torch.Tensor:
     return torch.expm1(difference) - difference  # expm1 keeps the digits that exp(d) - 1 loses near d = 0
 
 
-def aggregate(
-    token_loss: torch.Tensor, mask: torch.Tensor, how: str, length: int | None = None
-) -> torch.Tensor:
+def aggregate(token_loss: torch.Tensor, mask: torch.Tensor, how: str, length: int | None = None) -> torch.Tensor:
     """Reduce a per-token loss to the scalar that is minimised. The three ways weigh long answers differently.
 
     ``"sequence_mean"``: ``mean_b (sum_t mask * loss / sum_t mask)``, GRPO as published;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +11,12 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.utils import logging as transformers_logging
 
 from grpo_teach.errors import InputError
 
-__all__ = ["Critic", "Models", "frozen_copy", "load_base", "load_policy", "tiny_policy", "tiny_tokenizer"]
+__all__ = ["Critic", "Models", "frozen_copy", "load_base", "load_policy", "save_policy"]
+__all__ += ["tiny_policy", "tiny_tokenizer"]
 
 BASE = Path(__file__).parent / "data" / "base"
 VOCABULARY = ["<pad>", "<eos>", "<think>", "</think>", *"0123456789", "+", "=", ";"]
@@ -51,13 +54,31 @@ def tiny_policy(
     )
 
 
+@contextmanager
+def _no_progress_bars():
+    """Loading half a million parameters is done before a bar can be read."""
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.enable_progress_bar()
+
+
 def load_base():
     """The tiny pretrained policy that ships with the package.
 
     Returns:
         ``(policy, tokenizer)``: a ``LlamaForCausalLM`` in float32 on the CPU, and its tokenizer.
     """
-    return load_policy(BASE)
+    with _no_progress_bars():
+        return load_policy(BASE)
+
+
+def save_policy(policy, tokenizer, folder: str | Path) -> None:
+    """Write policy and tokenizer to a folder that :func:`load_policy` reads."""
+    with _no_progress_bars():
+        policy.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def load_policy(path: str | Path):

@@ -35,7 +35,17 @@ class Mix:
     slip: float = 0.05
 
 
-def pretrain(steps: int = 1500, seed: int = 0, mix: Mix = Mix(), batch: int = 256, learning_rate: float = 2e-3, progress: bool = True):
+MIX = Mix()
+
+
+def pretrain(
+    steps: int = 1500,
+    seed: int = 0,
+    mix: Mix = MIX,
+    batch: int = 256,
+    learning_rate: float = 2e-3,
+    progress: bool = True,
+):
     """Pretrain the tiny policy from random weights by SFT on the mix, with a linearly falling learning rate.
 
     Args:

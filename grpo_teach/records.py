@@ -15,7 +15,7 @@ import torch
 
 from grpo_teach.errors import InputError
 
-__all__ = ["MetricsLog", "load_checkpoint", "manifest", "output_folder", "random_states", "restore_random_states"]
+__all__ = ["MetricsLog", "load_checkpoint", "load_record", "manifest", "output_folder", "random_states", "restore_random_states"]
 __all__ += ["save_checkpoint", "write_json"]
 
 
@@ -115,6 +115,11 @@ def load_checkpoint(path: Path) -> dict:
         raise InputError(f"cannot read the checkpoint {path}: {str(error).strip().splitlines()[0]}") from error
 
 
+def load_record(name: str) -> dict:
+    """A recorded result that ships with the package, with its manifest."""
+    return json.loads((Path(__file__).parent / "recorded" / f"{name}.json").read_text(encoding="utf-8"))
+
+
 class MetricsLog:
     """Rows to ``metrics.jsonl``, one a step, and to TensorBoard where it is installed.
 
@@ -128,7 +133,7 @@ class MetricsLog:
         self.path = folder / "metrics.jsonl"
         kept = [row for row in read_metrics(self.path) if row["step"] < first_step]
         _replace(self.path, lambda file: file.writelines((json.dumps(row) + "\n").encode() for row in kept))
-        self.file = open(self.path, "a", encoding="utf-8")
+        self.file = self.path.open("a", encoding="utf-8")
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:

@@ -115,6 +115,8 @@ def sample(
         FloatingPointError: if the policy's logits are NaN or infinite.
     Draws from torch's global random state.
     """
+    if not temperature > 0:
+        raise ValueError(f"temperature must be positive, got {temperature}")
     if not prompts:
         raise ValueError("there is nothing to sample: the list of prompts is empty")
     was_training = policy.training

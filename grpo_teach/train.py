@@ -62,9 +62,7 @@ class Trainer:
         self.prompt_generator = torch.Generator().manual_seed(self.seed)  # its state is the position in the data
         self.parameters = [p for p in self.models.trainable().parameters() if p.requires_grad]
         fused = all(p.device.type in ("cpu", "cuda") for p in self.parameters)
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=self.config.learning_rate, weight_decay=0.0, fused=fused
-        )
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=self.config.learning_rate, weight_decay=0.0, fused=fused)
 
     def train_step(self) -> dict:
         """Sample one batch, reward it, update on it. Returns the step's metrics."""
@@ -122,6 +120,11 @@ class Trainer:
         if not math.isfinite(value):
             raise TrainingDiverged(f"step {self.step}: the {quantity} is {value}; the last checkpoint is kept")
 
+    def identity(self) -> dict:
+        """What must be the same for a run to be the same run."""
+        run = {"algorithm": self.algorithm.label, "task": repr(self.task), "seed": self.seed}
+        return run | dataclasses.asdict(self.config)
+
     def state(self) -> dict:
         """Everything a later process needs to go on as if nothing had happened."""
         return {
@@ -133,7 +136,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "random": random_states(),
             "prompts": self.prompt_generator.get_state(),
-            "config": dataclasses.asdict(self.config) | {"seed": self.seed},
+            "config": self.identity(),
         }
 
     def restore(self, state: dict) -> None:
@@ -142,7 +145,7 @@ class Trainer:
         Raises:
             InputError: if it was made with other settings or another model.
         """
-        mine = dataclasses.asdict(self.config) | {"seed": self.seed}
+        mine = self.identity()
         differing = sorted(k for k in mine.keys() | state["config"].keys() if mine.get(k) != state["config"].get(k))
         if differing:
             raise InputError(f"the checkpoint was made with other settings: {', '.join(differing)}")
@@ -223,7 +226,7 @@ def train(
         raise InputError(f"{folder} already holds a run: resume it, or choose another folder")
     log = MetricsLog(folder, trainer.step) if folder else None
     if folder:
-        write_json(folder / "manifest.json", manifest(dataclasses.asdict(config), seed))
+        write_json(folder / "manifest.json", manifest(trainer.identity(), seed))
 
     def finished() -> bool:
         return (steps is not None and trainer.step >= steps) or (tokens is not None and trainer.tokens >= tokens)
@@ -241,7 +244,7 @@ def train(
                 log.write(row)
             for callback in callbacks:
                 callback(row)
-            bar.set_postfix({"reward": f"{row['reward']:.2f}", "length": f"{row['length']:.1f}", "kl": f"{row['kl']:.3f}"})
+            bar.set_postfix({name: f"{row[name]:.3g}" for name in ("reward", "length", "kl")})
             bar.update((trainer.step if steps else trainer.tokens) - bar.n)
             if checkpoint and (trainer.step % checkpoint_every == 0 or finished()):
                 save_checkpoint(checkpoint, trainer.state())

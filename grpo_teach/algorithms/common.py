@@ -58,7 +58,7 @@ class Settings:
             if getattr(self, name) <= 0:
                 raise InputError(f"{name} must be above 0, got {getattr(self, name)!r}")
         if self.group_size < self.smallest_group:
-            raise InputError(f"group_size must be at least {self.smallest_group}: one answer has no group to compare with")
+            raise InputError(f"group_size must be at least {self.smallest_group}: one answer alone has no group")
         if self.minibatches > self.prompts * self.group_size:
             raise InputError(
                 f"minibatches ({self.minibatches}) must not exceed the batch's rows "

@@ -6,7 +6,8 @@ r"""Group relative policy optimisation: the group's mean and spread take the cri
     \quad A_i = \frac{R_i - \mathrm{mean}(R)}{\mathrm{std}(R)}
 
 Book Eq. (5.1) to (5.7). Source: DeepSeekMath (arXiv 2402.03300) Eq. (3) and (4); ``ratio="sequence"`` is the form of
-DeepSeek-R1 (arXiv 2501.12948) Eq. (1). Departs from the paper in one point: 1e-4 is added to the std.
+DeepSeek-R1 (arXiv 2501.12948) Eq. (1). Departs from the paper in two points: 1e-4 is added to the std, and
+by default all tokens weigh the same (``aggregation="token_mean"``); ``"sequence_mean"`` is the published 1/abs(o).
 """
 
 from dataclasses import dataclass
@@ -21,16 +22,11 @@ from grpo_teach.rollout import score
 class GRPO(Settings):
     """Settings of GRPO."""
 
-    aggregation: str = setting(
-        "sequence_mean",
-        "how token losses become one number (DeepSeekMath: sequence_mean, DAPO: token_mean)",
-        ("sequence_mean", "token_mean", "fixed_length"),
-    )
-    scale: str = setting("std", "what a group's advantages are divided by (DeepSeekMath: std)", ("std", "batch", "none"))
+    scale: str = setting("std", "what advantages are divided by (DeepSeekMath: std)", ("std", "batch", "none"))
     clip_low: float = setting(0.2, "how far the ratio may fall below 1 (DAPO: 0.2; DeepSeekMath: not stated)")
     clip_high: float = setting(0.2, "how far the ratio may rise above 1 (DAPO: 0.28; DeepSeekMath: not stated)")
     beta: float = setting(0.0, "weight of k3 in the loss, a nat (DeepSeekMath: 0.04, R1: 0.001, DAPO: 0)")
-    ratio: str = setting("token", "level of the importance ratio (DeepSeekMath: token, R1: sequence)", ("token", "sequence"))
+    ratio: str = setting("token", "whose ratio is clipped (DeepSeekMath: token, R1: sequence)", ("token", "sequence"))
 
     smallest_group = 2
 

@@ -1,8 +1,9 @@
 r"""Proximal policy optimisation for language models: ratio, clip, critic, and KL as a reward penalty.
 
 .. math::
-    J(\theta) = \mathbb{E}\Big[\frac{1}{\sum|o|}\sum_t \min\big(\rho_t A_t,\ \mathrm{clip}(\rho_t, 1-\epsilon, 1+\epsilon) A_t\big)\Big]
-    - c_v L_\text{value}, \quad r_t = -\beta \log\frac{\pi_\text{old}}{\pi_\text{ref}} + R\,[t = T]
+    J(\theta) = \mathbb{E}\Big[\frac{1}{\sum|o|}\sum_t
+    \min\big(\rho_t A_t,\ \mathrm{clip}(\rho_t, 1-\epsilon, 1+\epsilon) A_t\big)\Big] - c_v L_\text{value},
+    \quad r_t = -\beta \log\frac{\pi_\text{old}}{\pi_\text{ref}} + R\,[t = T]
 
 Book Eq. (4.3) to (4.7). Sources: PPO (arXiv 1707.06347) Eq. (7); DeepSeekMath (arXiv 2402.03300) Eq. (1) and (2).
 Departs from the paper in one point: no entropy bonus, as is usual for language models.

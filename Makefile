@@ -1,0 +1,70 @@
+# Works from a fresh clone with nothing but make and Python 3.11, 3.12 or 3.13.
+# Another interpreter than python3:  make PYTHON=python3.12 setup
+
+PYTHON = python3
+BIN = .venv/bin
+READY = .venv/ready
+BOOK = $(BIN)/jupyter-book build . --toc book/_toc.yml --path-output book -W -n --keep-going
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.DEFAULT_GOAL = help
+.PHONY: help setup demo lab book notebooks test test-colab mutants lint
+
+help: ## show this list
+	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "  make %-11s %s\n", $$1, $$2 }'
+
+setup: $(READY) ## make .venv with all requirements and this package
+	@echo "Ready: $$($(BIN)/python --version) in .venv"
+
+demo: $(READY) ## train the tiny model with GRPO and watch it learn to think
+	@$(BIN)/python -m grpo_teach demo
+
+lab: $(READY) ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab notebooks
+
+book: $(READY) ## build the book into book/_build/html
+	$(BOOK)
+
+notebooks: $(READY) ## run the notebooks and store their outputs in them
+	$(BIN)/python book/store_outputs.py
+
+lint: $(READY) ## check the style
+	$(BIN)/ruff check .
+
+mutants: $(READY) ## check that the tests catch mistakes put into the mathematics
+	$(BIN)/pytest -v tests/test_mutants.py
+
+test: $(READY) ## check everything: style, tests, notebooks, book
+	@echo "[1/4] style"
+	$(BIN)/ruff check .
+	@echo "[2/4] tests"
+	$(BIN)/pytest
+	@echo "[3/4] notebooks"
+	$(BIN)/pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=300 notebooks
+	@echo "[4/4] book"
+	$(BOOK)
+	@echo "All checks passed."
+
+test-colab: .venv-colab/ready ## run tests and notebooks with the versions that Colab has
+	.venv-colab/bin/pytest
+	.venv-colab/bin/pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=300 notebooks
+
+# The interpreter is tried only when an environment is made: one that exists is used as it is.
+%/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || { echo "$(PYTHON) is missing, or is not Python 3.11, 3.12 or 3.13. Name another, for example: make PYTHON=python3.12 setup" >&2; exit 1; }
+	@echo "Making $* with $$($(PYTHON) -V)"
+	@$(PYTHON) -m venv --clear $* || { rm -rf $*; exit 1; }
+
+.venv/ready: .venv/bin/python requirements.txt pyproject.toml
+	@echo "Installing the requirements into .venv. PyTorch is the largest; the first time takes minutes."
+	@$(BIN)/pip install --quiet -r requirements.txt
+	@echo "Installing grpo_teach from this folder"
+	@$(BIN)/pip install --quiet --no-deps --editable .
+	@touch $@
+
+.venv-colab/ready: .venv-colab/bin/python tests/colab.txt pyproject.toml
+	@echo "Installing Colab's versions into .venv-colab. The first time takes minutes."
+	@.venv-colab/bin/pip install --quiet -r tests/colab.txt
+	@.venv-colab/bin/pip install --quiet --no-deps --editable .
+	@touch $@

@@ -1,0 +1,79 @@
+"""Run the notebooks and store their outputs: ``python book/store_outputs.py [NOTEBOOK ...]``.
+
+Run twice on one machine it writes the same bytes: fixed cell ids, no times, whitelisted metadata. It also
+writes the set-up cell of every notebook from ``book/setup_cell.py`` and the repository's address in
+``_config.yml``, so that each stands in one place.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import nbformat
+import yaml
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parent.parent
+CELL_METADATA = ("tags", "cellView", "jupyter", "mystnb")
+NOTEBOOK_METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+
+
+def setup_source() -> str:
+    """The set-up cell, with the repository's address filled in."""
+    url = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
+    return (ROOT / "book" / "setup_cell.py").read_text().replace("REPOSITORY", url).strip()
+
+
+def normalise(notebook: nbformat.NotebookNode) -> None:
+    """Leave nothing in the notebook that differs from run to run."""
+    notebook.metadata = nbformat.from_dict(NOTEBOOK_METADATA)
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{number:03}"
+        cell.metadata = nbformat.from_dict({k: cell.metadata[k] for k in CELL_METADATA if k in cell.metadata})
+        if "remove-cell" in cell.metadata.get("tags", []):
+            cell.source = setup_source()
+        for output in cell.get("outputs", []):
+            output.get("metadata", {}).clear()
+            output.pop("transient", None)
+
+
+def store(path: Path) -> None:
+    """Run one notebook and write it back with its outputs."""
+    notebook = nbformat.read(path, as_version=4)
+    normalise(notebook)
+    client = NotebookClient(
+        notebook,
+        timeout=600,
+        record_timing=False,
+        store_widget_state=False,
+        coalesce_streams=True,
+        resources={"metadata": {"path": str(path.parent)}},
+    )
+    client.execute()
+    normalise(notebook)
+    nbformat.validate(notebook)
+    nbformat.write(notebook, path)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split(":")[0])
+    parser.add_argument("notebooks", nargs="*", type=Path, help="which; without any, all of notebooks/")
+    chosen = parser.parse_args().notebooks or sorted((ROOT / "notebooks").glob("*.ipynb"))
+    for path in tqdm(chosen):
+        try:
+            store(path)
+        except (OSError, CellExecutionError, nbformat.reader.NotJSONError) as error:
+            print(f"error: {path}: {str(error).strip().splitlines()[-1]}; the notebook is as it was", file=sys.stderr)
+            return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,245 @@
+"""The command line: ``python -m grpo_teach {demo,compare,train,evaluate,pretrain}``."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+from grpo_teach.algorithms import ALGORITHMS
+from grpo_teach.compare import compare, table
+from grpo_teach.errors import InputError, TrainingDiverged
+from grpo_teach.evaluate import evaluate
+from grpo_teach.policy import Models, load_base, load_policy, save_policy
+from grpo_teach.pretrain import pretrain
+from grpo_teach.records import load_checkpoint, manifest, output_folder, write_json
+from grpo_teach.tasks.chain_sum import ChainSum
+from grpo_teach.train import train
+
+FINISHED, DIVERGED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+class Parser(argparse.ArgumentParser):
+    """Bad input ends with one line, not with the whole usage."""
+
+    def error(self, message: str):
+        self.exit(BAD_INPUT, f"error: {message} (see {self.prog} --help)\n")
+
+
+def settings_flags(parser: argparse.ArgumentParser) -> None:
+    """One flag for each setting of any algorithm, with the text that stands beside the field."""
+    known = {}
+    for name, algorithm in ALGORITHMS.items():
+        for field in dataclasses.fields(algorithm.Settings):
+            known.setdefault(field.name, (field, []))[1].append((name, field.default))
+    group = parser.add_argument_group("settings")
+    for name, (field, owners) in known.items():
+        if len({default for _, default in owners}) == 1:
+            default = f"default {field.default}"
+        else:
+            default = "default " + ", ".join(f"{owner} {value}" for owner, value in owners)
+        only = "" if len(owners) == len(ALGORITHMS) else f"{', '.join(owner for owner, _ in owners)} only; "
+        group.add_argument(
+            "--" + name.replace("_", "-"),
+            type=type(field.default),
+            choices=field.metadata["choices"] or None,
+            default=argparse.SUPPRESS,
+            metavar=None if field.metadata["choices"] else type(field.default).__name__.upper(),
+            help=f"{field.metadata['meaning']} ({only}{default})".replace("%", "%%"),
+        )
+
+
+def given_settings(args: argparse.Namespace) -> dict:
+    names = {field.name for a in ALGORITHMS.values() for field in dataclasses.fields(a.Settings)}
+    return {name: value for name, value in vars(args).items() if name in names}
+
+
+def lengths(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
+
+
+def parser() -> Parser:
+    main = Parser(prog="python -m grpo_teach", description=__doc__.split("\n")[0])
+    commands = main.add_subparsers(dest="command", required=True, parser_class=Parser)
+
+    Defaults = argparse.ArgumentDefaultsHelpFormatter
+
+    def command(name: str, text: str, run, policy: bool = True) -> Parser:
+        sub = commands.add_parser(name, help=text, description=text, formatter_class=Defaults)
+        sub.set_defaults(run=run)
+        sub.add_argument("--seed", type=int, default=0, help="of everything random")
+        sub.add_argument("--json", action="store_true", help="end with one line of JSON on standard output")
+        sub.add_argument("--quiet", action="store_true", help="no progress bars")
+        if policy:
+            sub.add_argument("--policy", type=Path, help="folder of a policy; without it the shipped base")
+            sub.add_argument("--addends", type=lengths, default=(5,), metavar="N[,N...]", help="digits in a sum")
+        return sub
+
+    demo = command("demo", "train all four algorithms and draw the curves", run_compare, policy=False)
+    demo.add_argument("--tokens", type=int, default=300_000, help="generated tokens an algorithm may spend")
+    demo.add_argument("--out", type=Path, default=Path("out/demo"), help="folder for curves.png and results.json")
+    demo.set_defaults(algorithms=list(ALGORITHMS), policy=None, addends=(5,), resume=False)
+
+    sub = command("compare", "train chosen algorithms at equal generated tokens, with your settings", run_compare)
+    sub.add_argument("--algorithms", nargs="+", choices=list(ALGORITHMS), default=list(ALGORITHMS), help="which")
+    sub.add_argument("--tokens", type=int, default=300_000, help="generated tokens an algorithm may spend")
+    sub.add_argument("--out", type=Path, default=Path("out/compare"), help="folder for curves and records")
+    sub.add_argument("--resume", action="store_true", help="go on with the runs in --out")
+    settings_flags(sub)
+
+    sub = command("train", "train one algorithm, with checkpoints", run_train)
+    sub.add_argument("--algorithm", choices=list(ALGORITHMS), default="grpo", help="which")
+    sub.add_argument("--steps", type=int, default=60, help="batches to sample and learn from")
+    sub.add_argument("--out", type=Path, default=Path("out/train"), help="folder for records and the policy")
+    sub.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+    sub.add_argument("--checkpoint-every", type=int, default=10, help="steps between checkpoints")
+    sub.add_argument("--evaluate-every", type=int, default=10, help="steps between evaluations, 0 for none")
+    settings_flags(sub)
+
+    sub = command("evaluate", "ask a policy the fixed held-out problems", run_evaluate)
+    sub.add_argument("--checkpoint", type=Path, help="a run's checkpoint.pt: the policy with the weights in it")
+    sub.add_argument("--problems", type=int, default=1024, help="held-out problems")
+    sub.add_argument("--samples", type=int, default=1, help="answers a problem; pass@k is given up to this k")
+    sub.add_argument("--temperature", type=float, default=1.0, help="of the sampling")
+    sub.add_argument("--max-new-tokens", type=int, default=32, help="longest completion, tokens")
+    sub.add_argument("--out", type=Path, help="folder for evaluation.json")
+
+    sub = command("pretrain", "make the base policy from random weights", run_pretrain, policy=False)
+    sub.add_argument("--steps", type=int, default=1500, help="optimizer steps")
+    sub.add_argument("--out", type=Path, default=Path("out/base"), help="folder for the policy and its tokenizer")
+    return main
+
+
+def at_least_one(args: argparse.Namespace, *names: str) -> None:
+    for name in names:
+        if getattr(args, name) < 1:
+            raise InputError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(args, name)}")
+
+
+def start(args: argparse.Namespace):
+    return load_policy(args.policy) if args.policy else load_base()
+
+
+def run_compare(args: argparse.Namespace) -> dict:
+    from grpo_teach.plots import learning_curves  # matplotlib takes a second to load; other commands need none
+
+    at_least_one(args, "tokens")
+    folder = output_folder(args.out)
+    settings, keep = given_settings(args), args.command == "compare"
+    results, histories = compare(
+        args.algorithms,
+        ChainSum(args.addends),
+        args.tokens,
+        args.seed,
+        load=lambda: start(args),
+        settings=settings,
+        out=folder if keep else None,
+        resume=args.resume,
+        progress=not args.quiet,
+    )
+    write_json(folder / "results.json", results | {"manifest": manifest(settings, args.seed)})
+    learning_curves(histories).savefig(folder / "curves.png")
+    print(table(results))
+    print(f"Curves: {folder / 'curves.png'}")
+    return results
+
+
+def run_train(args: argparse.Namespace) -> dict:
+    at_least_one(args, "steps", "checkpoint_every")
+    algorithm, settings = ALGORITHMS[args.algorithm], given_settings(args)
+    foreign = sorted(settings.keys() - {field.name for field in dataclasses.fields(algorithm.Settings)})
+    if foreign:
+        raise InputError(f"{args.algorithm} has no setting {', '.join(foreign)}")
+    config = algorithm.Settings(**settings)
+    policy, tokenizer = start(args)
+    run = train(
+        policy,
+        tokenizer,
+        ChainSum(args.addends),
+        algorithm,
+        config,
+        steps=args.steps,
+        seed=args.seed,
+        out=args.out,
+        resume=args.resume,
+        checkpoint_every=args.checkpoint_every,
+        evaluate_every=args.evaluate_every,
+        progress=not args.quiet,
+    )
+    save_policy(policy, tokenizer, args.out / "policy")
+    after = run.evaluate(1024).as_dict()
+    describe(after)
+    print(f"Policy: {args.out / 'policy'}")
+    return after | {"tokens": run.tokens, "steps": run.step, "seconds": round(run.seconds, 2)}
+
+
+def run_evaluate(args: argparse.Namespace) -> dict:
+    folder = output_folder(args.out) if args.out else None
+    policy, tokenizer = start(args)
+    if args.checkpoint:
+        weights = load_checkpoint(args.checkpoint)["models"]
+        try:
+            Models(policy).trainable().load_state_dict(
+                {name: value for name, value in weights.items() if name.startswith("policy.")}
+            )
+        except RuntimeError as error:
+            raise InputError(f"{args.checkpoint} belongs to a model of another shape than --policy") from error
+    result = evaluate(
+        policy,
+        tokenizer,
+        ChainSum(args.addends),
+        args.problems,
+        args.samples,
+        args.temperature,
+        args.max_new_tokens,
+        args.seed,
+    ).as_dict()
+    if folder:
+        write_json(folder / "evaluation.json", result | {"manifest": manifest({}, args.seed)})
+    describe(result)
+    return result
+
+
+def describe(result: dict) -> None:
+    low, high = result["interval"]
+    print(f"accuracy     {result['accuracy']:.1%}")
+    print(f"interval     {low:.1%} – {high:.1%} (95%, {result['problems']:,} held-out problems)")
+    for k, share in result["pass_at_k"].items():
+        if k > 1:
+            print(f"pass@{k:<7} {share:.1%}")
+    print(f"mean length  {result['mean_length']:.1f} tokens")
+    print(f"thinks first {result['thinks']:.1%} of completions")
+
+
+def run_pretrain(args: argparse.Namespace) -> dict:
+    at_least_one(args, "steps")
+    folder = output_folder(args.out)
+    policy, tokenizer = pretrain(args.steps, args.seed, progress=not args.quiet)
+    save_policy(policy, tokenizer, folder)
+    result = evaluate(policy, tokenizer, ChainSum(5), 1024).as_dict()
+    describe(result)
+    return result
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    try:
+        result = args.run(args)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except TrainingDiverged as error:
+        print(f"stopped: {error}", file=sys.stderr)
+        return DIVERGED
+    except KeyboardInterrupt:
+        print("interrupted; --resume goes on from the last checkpoint", file=sys.stderr)
+        return INTERRUPTED
+    if args.json:
+        print(json.dumps(result))
+    return FINISHED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""Rules that keep the notebooks readable in the book, in JupyterLab and in Colab."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+ADDRESS = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def notebook(request):
+    return nbformat.read(request.param, as_version=4)
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def test_there_are_notebooks_and_each_stands_in_the_book():
+    contents = (ROOT / "book" / "_toc.yml").read_text()
+    assert NOTEBOOKS
+    assert all(f"notebooks/{path.stem}" in contents for path in NOTEBOOKS)
+
+
+def test_every_code_cell_was_run_in_order_without_error(notebook):
+    cells = code_cells(notebook)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert not [o for cell in cells for o in cell.outputs if o.output_type == "error"]
+
+
+def test_the_set_up_cell_is_the_shared_one(notebook):
+    template = (ROOT / "book" / "setup_cell.py").read_text().strip()
+    first = notebook.cells[0]
+    assert first.metadata.tags == ["remove-cell"]
+    assert first.source == template.replace("REPOSITORY", ADDRESS)
+
+
+def test_markdown_has_no_syntax_that_only_the_book_reads(notebook):
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            assert ":::" not in cell.source and "```{" not in cell.source
+            assert not re.search(r"\{(eq|ref|cite|term|doc|numref)[^}]*\}`", cell.source)
+            assert not re.search(r"\$\$ *\([\w-]+\)", cell.source), "number equations by \\tag"
+            for display in re.findall(r"\$\$.*?\$\$", cell.source, flags=re.S):
+                if "\\tag" in display:
+                    assert "\\\\" not in display, "with \\tag break lines by \\cr"
+            for block in re.findall(r"<details>.*?</summary>(.*?)</details>", cell.source, flags=re.S):
+                assert block.startswith("\n\n"), "Markdown inside <details> needs blank lines around it"
+
+
+def test_every_figure_has_a_description_for_those_who_cannot_see_it(notebook):
+    for cell in code_cells(notebook):
+        if any("image/png" in output.get("data", {}) for output in cell.outputs):
+            about = cell.metadata.get("mystnb", {})
+            assert len(about.get("image", {}).get("alt", "")) > 40
+            assert about.get("figure", {}).get("caption")
+
+
+def test_outputs_hold_no_path_address_or_warning(notebook):
+    for cell in code_cells(notebook):
+        text = str([{k: v for k, v in o.items() if k != "image/png"} for o in cell.outputs])
+        assert not re.search(r"0x[0-9a-f]{6,}|/home/|/root/|/work/|/tmp/|ipykernel|Warning|\d+it/s", text)
+
+
+def test_the_address_of_the_repository_stands_in_one_place():
+    """Beside ``_config.yml`` only the set-up cells carry it, and they are written from there."""
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    address = ADDRESS.removeprefix("https://")
+    holders = []
+    for name in listed.stdout.splitlines():
+        path = ROOT / name
+        if path.is_file() and path.suffix not in (".png", ".safetensors", ".ipynb"):
+            if address in path.read_text(encoding="utf-8", errors="ignore"):
+                holders.append(name)
+    assert holders == ["_config.yml"]
