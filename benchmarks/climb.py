@@ -74,7 +74,9 @@ def main() -> None:
     for name, seed in tqdm(plan):
         runs[name].append(climb(VARIANTS[name], seed, args.steps))
         late = runs[name][-1]
-        tqdm.write(f"{name} seed {seed}: 90% {late['reached_90']}, 95% {late['reached_95']}, {late['final_accuracy']:.3f}")
+        tqdm.write(
+            f"{name} seed {seed}: 90% {late['reached_90']}, 95% {late['reached_95']}, {late['final_accuracy']:.3f}"
+        )
     config = {"variants": VARIANTS, "steps": args.steps, "problems": PROBLEMS, "evaluate_every": EVERY, "addends": 5}
     args.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(args.out, {"manifest": manifest(config, list(range(args.seeds))), "runs": runs})

@@ -7,14 +7,6 @@ for the gradient.
 
 import torch
 
-__all__ = [
-    "gae",
-    "group_relative_advantages",
-    "leave_one_out_advantages",
-    "per_token",
-    "returns_to_go",
-]
-
 
 def _require_group(rewards: torch.Tensor) -> None:
     if rewards.dim() != 2:

@@ -6,17 +6,6 @@ unreduced [B, T] ``token_loss`` to be minimised; :func:`aggregate` alone turns i
 
 import torch
 
-__all__ = [
-    "aggregate",
-    "clipped_policy_loss",
-    "kl_k1",
-    "kl_k2",
-    "kl_k3",
-    "policy_gradient_loss",
-    "token_logprobs",
-    "value_loss",
-]
-
 
 def token_logprobs(logits: torch.Tensor, token_ids: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
     """Log-probability of each given token under softmax(logits / temperature).

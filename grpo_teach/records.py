@@ -15,7 +15,15 @@ import torch
 
 from grpo_teach.errors import InputError
 
-__all__ = ["MetricsLog", "load_checkpoint", "load_record", "manifest", "output_folder", "random_states", "restore_random_states"]
+__all__ = [
+    "MetricsLog",
+    "load_checkpoint",
+    "load_record",
+    "manifest",
+    "output_folder",
+    "random_states",
+    "restore_random_states",
+]
 __all__ += ["save_checkpoint", "write_json"]
 
 

@@ -209,12 +209,20 @@ def _hidden_states(decoder: nn.Module, rollouts: Rollouts) -> torch.Tensor:
     return hidden[:, rollouts.prompt_ids.shape[1] - 1 :]
 
 
-def score(
-    policy: nn.Module,
-    rollouts: Rollouts,
-    temperature: float = 1.0,
-    needed: torch.Tensor | None = None,
-) -> torch.Tensor:
+def _score(policy, rollouts, temperature, needed=None, critic=None) -> tuple[torch.Tensor, torch.Tensor]:
+    logprobs, values = rollouts.old_logprobs.clone(), torch.zeros_like(rollouts.old_logprobs)
+    for rows, part in _passes(rollouts, needed):
+        padding, longest = part.mask == 0, part.mask.shape[1]
+        hidden = _hidden_states(policy.get_decoder(), part)
+        part_logprobs = token_logprobs(policy.get_output_embeddings()(hidden), part.completion_ids, temperature)
+        logprobs[rows, :longest] = part_logprobs.masked_fill(padding, 0.0)
+        if critic is not None:
+            hidden = hidden if critic.trunk is None else _hidden_states(critic.trunk, part)
+            values[rows, :longest] = critic.head(hidden).squeeze(-1).float().masked_fill(padding, 0.0)
+    return logprobs, values
+
+
+def score(policy: nn.Module, rollouts: Rollouts, temperature: float = 1.0, needed: torch.Tensor | None = None):
     """Log-probabilities of the completions under the policy as it is now.
 
     Args:
@@ -227,17 +235,10 @@ def score(
         [B, T] in nats, with gradient where grad mode is on; 0 in the padding.
     Source: book Eq. (1.2).
     """
-    logprobs = rollouts.old_logprobs.clone()
-    for rows, part in _passes(rollouts, needed):
-        logits = policy.get_output_embeddings()(_hidden_states(policy.get_decoder(), part))
-        part_logprobs = token_logprobs(logits, part.completion_ids, temperature)
-        logprobs[rows, : part.mask.shape[1]] = part_logprobs.masked_fill(part.mask == 0, 0.0)
-    return logprobs
+    return _score(policy, rollouts, temperature, needed)[0]
 
 
-def score_with_values(
-    policy: nn.Module, critic: nn.Module, rollouts: Rollouts, temperature: float = 1.0
-) -> tuple[torch.Tensor, torch.Tensor]:
+def score_with_values(policy: nn.Module, critic: nn.Module, rollouts: Rollouts, temperature: float = 1.0):
     """:func:`score` and the critic's values, in one pass where the critic shares the policy's trunk.
 
     Args:
@@ -249,12 +250,4 @@ def score_with_values(
         ``(logprobs, values)``, each [B, T], with gradient where grad mode is on; 0 in the padding.
         ``values[:, t]`` is predicted before token t is emitted, in units of reward.
     """
-    logprobs, values = rollouts.old_logprobs.clone(), torch.zeros_like(rollouts.old_logprobs)
-    for rows, part in _passes(rollouts):
-        hidden = _hidden_states(policy.get_decoder(), part)
-        padding, longest = part.mask == 0, part.mask.shape[1]
-        part_logprobs = token_logprobs(policy.get_output_embeddings()(hidden), part.completion_ids, temperature)
-        logprobs[rows, :longest] = part_logprobs.masked_fill(padding, 0.0)
-        critic_hidden = hidden if critic.trunk is None else _hidden_states(critic.trunk, part)
-        values[rows, :longest] = critic.head(critic_hidden).squeeze(-1).float().masked_fill(padding, 0.0)
-    return logprobs, values
+    return _score(policy, rollouts, temperature, critic=critic)

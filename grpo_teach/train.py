@@ -12,20 +12,11 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from grpo_teach import records
 from grpo_teach.errors import InputError, TrainingDiverged
 from grpo_teach.evaluate import Evaluation, evaluate
 from grpo_teach.losses import kl_k3
 from grpo_teach.policy import Models
-from grpo_teach.records import (
-    MetricsLog,
-    load_checkpoint,
-    manifest,
-    output_folder,
-    random_states,
-    restore_random_states,
-    save_checkpoint,
-    write_json,
-)
 from grpo_teach.rollout import sample, score
 
 __all__ = ["Trainer", "train"]
@@ -35,16 +26,7 @@ KL_ROWS = 16  # rows of each batch on which the distance to the base is monitore
 
 @dataclass
 class Trainer:
-    """Everything one run carries from step to step.
-
-    Attributes:
-        models: policy, critic, reference.
-        tokenizer, task: what is asked, and in which tokens.
-        algorithm: an entry of ``ALGORITHMS``.
-        config: that algorithm's settings.
-        seed: of the prompts, the sampling and the shuffles.
-        history: one row of metrics a step.
-    """
+    """Everything one run carries from step to step; ``history`` holds one row of metrics a step."""
 
     models: Models
     tokenizer: object
@@ -61,8 +43,7 @@ class Trainer:
         torch.manual_seed(self.seed)
         self.prompt_generator = torch.Generator().manual_seed(self.seed)  # its state is the position in the data
         self.parameters = [p for p in self.models.trainable().parameters() if p.requires_grad]
-        fused = all(p.device.type in ("cpu", "cuda") for p in self.parameters)
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=self.config.learning_rate, weight_decay=0.0, fused=fused)
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=self.config.learning_rate, weight_decay=0.0, fused=True)
 
     def train_step(self) -> dict:
         """Sample one batch, reward it, update on it. Returns the step's metrics."""
@@ -134,7 +115,7 @@ class Trainer:
             "history": self.history,
             "models": self.models.trainable().state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "random": random_states(),
+            "random": records.random_states(),
             "prompts": self.prompt_generator.get_state(),
             "config": self.identity(),
         }
@@ -157,19 +138,12 @@ class Trainer:
         self.step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
         self.history = list(state["history"])
         self.prompt_generator.set_state(state["prompts"])
-        restore_random_states(state["random"])
+        records.restore_random_states(state["random"])
 
     def evaluate(self, problems: int) -> Evaluation:
         """The policy as it is now, on the task's fixed held-out problems."""
-        config = self.config
-        return evaluate(
-            self.models.policy,
-            self.tokenizer,
-            self.task,
-            problems,
-            temperature=config.temperature,
-            max_new_tokens=config.max_new_tokens,
-        )
+        asked = {"temperature": self.config.temperature, "max_new_tokens": self.config.max_new_tokens}
+        return evaluate(self.models.policy, self.tokenizer, self.task, problems, **asked)
 
 
 def train(
@@ -215,18 +189,18 @@ def train(
     """
     if steps is None and tokens is None:
         raise InputError("say when to stop: give steps or tokens")
-    folder = output_folder(out) if out is not None else None
+    folder = records.output_folder(out) if out is not None else None
     # Built before the seed is set: a critic's weights start at 0 and draw nothing that matters.
     models = Models.build(policy, critic=getattr(config, "critic", None))
     trainer = Trainer(models, tokenizer, task, algorithm, config, seed)
     checkpoint = folder / "checkpoint.pt" if folder else None
     if resume and checkpoint and checkpoint.exists():
-        trainer.restore(load_checkpoint(checkpoint))
+        trainer.restore(records.load_checkpoint(checkpoint))
     elif checkpoint and checkpoint.exists():
         raise InputError(f"{folder} already holds a run: resume it, or choose another folder")
-    log = MetricsLog(folder, trainer.step) if folder else None
+    log = records.MetricsLog(folder, trainer.step) if folder else None
     if folder:
-        write_json(folder / "manifest.json", manifest(trainer.identity(), seed))
+        records.write_json(folder / "manifest.json", records.manifest(trainer.identity(), seed))
 
     def finished() -> bool:
         return (steps is not None and trainer.step >= steps) or (tokens is not None and trainer.tokens >= tokens)
@@ -247,7 +221,7 @@ def train(
             bar.set_postfix({name: f"{row[name]:.3g}" for name in ("reward", "length", "kl")})
             bar.update((trainer.step if steps else trainer.tokens) - bar.n)
             if checkpoint and (trainer.step % checkpoint_every == 0 or finished()):
-                save_checkpoint(checkpoint, trainer.state())
+                records.save_checkpoint(checkpoint, trainer.state())
     finally:
         bar.close()
         if log:

@@ -77,7 +77,7 @@ def test_the_address_of_the_repository_stands_in_one_place():
     holders = []
     for name in listed.stdout.splitlines():
         path = ROOT / name
-        if path.is_file() and path.suffix not in (".png", ".safetensors", ".ipynb"):
-            if address in path.read_text(encoding="utf-8", errors="ignore"):
-                holders.append(name)
+        read = path.is_file() and path.suffix not in (".png", ".safetensors", ".ipynb")
+        if read and address in path.read_text(encoding="utf-8", errors="ignore"):
+            holders.append(name)
     assert holders == ["_config.yml"]

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from grpo_teach.algorithms import grpo, policy_gradient, ppo, sft
-from grpo_teach.algorithms.common import Settings
 from grpo_teach.algorithms.grpo import GRPO
 from grpo_teach.algorithms.policy_gradient import PolicyGradient
 from grpo_teach.algorithms.ppo import PPO
 from grpo_teach.algorithms.sft import SFT
+from grpo_teach.settings import Settings
 
 __all__ = ["ALGORITHMS", "GRPO", "PPO", "SFT", "Algorithm", "PolicyGradient", "Settings"]
 

@@ -13,9 +13,10 @@ by default all tokens weigh the same (``aggregation="token_mean"``); ``"sequence
 from dataclasses import dataclass
 
 from grpo_teach.advantages import group_relative_advantages, per_token
-from grpo_teach.algorithms.common import Settings, metrics, minibatches, reference_logprobs, setting
+from grpo_teach.algorithms.common import metrics, minibatches, reference_logprobs
 from grpo_teach.losses import aggregate, clipped_policy_loss, kl_k3
 from grpo_teach.rollout import score
+from grpo_teach.settings import Settings, setting
 
 
 @dataclass(frozen=True)

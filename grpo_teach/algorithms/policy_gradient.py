@@ -10,9 +10,10 @@ Departs from the textbook in one point: the sum over tokens is divided by a cons
 from dataclasses import dataclass
 
 from grpo_teach.advantages import per_token
-from grpo_teach.algorithms.common import Settings, metrics, minibatches, setting
+from grpo_teach.algorithms.common import metrics, minibatches
 from grpo_teach.losses import aggregate, policy_gradient_loss
 from grpo_teach.rollout import score
+from grpo_teach.settings import Settings, setting
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import torch
 
 from grpo_teach.advantages import gae
-from grpo_teach.algorithms.common import Settings, metrics, minibatches, reference_logprobs, setting
+from grpo_teach.algorithms.common import metrics, minibatches, reference_logprobs
 from grpo_teach.losses import aggregate, clipped_policy_loss, kl_k1, value_loss
 from grpo_teach.rollout import score_with_values
+from grpo_teach.settings import Settings, setting
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ Departs from the paper in one point: the policy that samples is the current one 
 
 from dataclasses import dataclass
 
-from grpo_teach.algorithms.common import Settings, metrics, minibatches
+from grpo_teach.algorithms.common import metrics, minibatches
 from grpo_teach.losses import aggregate, policy_gradient_loss
 from grpo_teach.rollout import score
+from grpo_teach.settings import Settings
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,118 @@
+"""The command line as a user meets it: results as promised, and one clear line for bad input."""
+
+import json
+
+import pytest
+import torch
+
+from grpo_teach.__main__ import main
+from grpo_teach.policy import load_base
+
+SMALL = ["--prompts", "2", "--group-size", "4", "--max-new-tokens", "8"]
+
+
+def run(capsys, *arguments):
+    """Exit code, lines of standard output, lines of standard error."""
+    try:
+        code = main([*map(str, arguments)])
+    except SystemExit as stop:
+        code = stop.code
+    captured = capsys.readouterr()
+    return code, captured.out.splitlines(), captured.err.splitlines()
+
+
+def test_demo_ends_with_the_promised_json_and_writes_the_curves(capsys, tmp_path):
+    code, out, _ = run(capsys, "demo", "--tokens", 3000, "--json", "--quiet", "--out", tmp_path)
+    result = json.loads(out[-1])
+    assert code == 0
+    assert set(result["algorithms"]) == {"sft", "policy_gradient", "ppo", "grpo"}
+    for measured in result["algorithms"].values():
+        low, high = measured["interval"]
+        assert 0 <= low <= measured["accuracy"] <= high <= 1
+        assert measured["steps"] >= 1 and measured["seconds"] > 0 and 1 <= measured["mean_length"] <= 32
+        # A run ends with the batch that reaches the budget, so it overshoots by less than one batch.
+        assert 3000 <= measured["tokens"] < 3000 + 16 * 16 * 32
+    assert 0.15 < result["base_accuracy"] < 0.35
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((tmp_path / "results.json").read_text())["manifest"]["versions"]["torch"] == torch.__version__
+
+
+def test_train_then_evaluate_its_policy_and_its_checkpoint_alike(capsys, tmp_path):
+    arguments = ["train", "--algorithm", "ppo", "--steps", 2, "--out", tmp_path, "--quiet", *SMALL]
+    assert run(capsys, *arguments)[0] == 0
+    ask = ["evaluate", "--problems", 64, "--json"]
+    by_policy = json.loads(run(capsys, *ask, "--policy", tmp_path / "policy")[1][-1])
+    by_checkpoint = json.loads(run(capsys, *ask, "--checkpoint", tmp_path / "checkpoint.pt")[1][-1])
+    assert by_policy == by_checkpoint
+    weights, base = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["models"], load_base()[0]
+    assert not torch.equal(weights["policy.lm_head.weight"], base.lm_head.weight), "two steps must change the policy"
+
+
+def test_pretrain_is_deterministic_for_a_seed(capsys, tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        assert run(capsys, "pretrain", "--steps", 2, "--seed", seed, "--quiet", "--out", tmp_path / name)[0] == 0
+    a, b, c = ((tmp_path / name / "model.safetensors").read_bytes() for name in "abc")
+    assert a == b and a != c
+
+
+@pytest.mark.parametrize(
+    "arguments, word",
+    [
+        (["train", "--algorithm", "dpo"], "dpo"),
+        (["train", "--group-size", "1"], "group_size"),
+        (["train", *SMALL, "--minibatches", "9"], "minibatches"),
+        (["train", "--baseline", "none"], "baseline"),
+        (["train", "--learning-rate", "nan"], "learning_rate"),
+        (["train", "--temperature", "0"], "temperature"),
+        (["train", "--steps", "0"], "steps"),
+        (["train", "--addends", "1"], "addends"),
+        (["train", "--addends", "five"], "addends"),
+        (["train", "--policy", "no/such/folder"], "no/such/folder"),
+        (["train", "--out", "/proc/nowhere"], "/proc/nowhere"),
+        (["demo", "--out", "/proc/nowhere"], "/proc/nowhere"),
+        (["compare", "--algorithms", "grpo", "best"], "best"),
+        (["demo", "--tokens", "0"], "tokens"),
+        (["evaluate", "--problems", "0"], "problems"),
+        (["evaluate", "--temperature", "-1"], "temperature"),
+        (["evaluate", "--max-new-tokens", "0"], "max_new_tokens"),
+        (["evaluate", "--checkpoint", "missing.pt"], "missing.pt"),
+        (["pretrain", "--steps", "0"], "steps"),
+        (["fly"], "fly"),
+        ([], "command"),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_exit_code_2(capsys, arguments, word, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(capsys, *arguments)
+    assert code == 2
+    assert out == []
+    assert len(err) == 1 and err[0].startswith("error: ") and word in err[0]
+
+
+def test_a_second_run_never_overwrites_the_first(capsys, tmp_path):
+    arguments = ["train", "--steps", 1, "--out", tmp_path, "--quiet", "--evaluate-every", 0, *SMALL]
+    assert run(capsys, *arguments)[0] == 0
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    code, _, err = run(capsys, *arguments)
+    assert code == 2 and "resume" in err[0]
+    code, _, err = run(capsys, *arguments, "--resume", "--seed", 7)
+    assert code == 2 and "seed" in err[0]
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
+def test_a_half_written_checkpoint_is_refused_and_left_alone(capsys, tmp_path):
+    arguments = ["train", "--steps", 1, "--out", tmp_path, "--quiet", "--evaluate-every", 0, *SMALL]
+    assert run(capsys, *arguments)[0] == 0
+    half = (tmp_path / "checkpoint.pt").read_bytes()[:2000]
+    (tmp_path / "checkpoint.pt").write_bytes(half)
+    for command in ([*arguments, "--resume"], ["evaluate", "--checkpoint", tmp_path / "checkpoint.pt"]):
+        code, _, err = run(capsys, *command)
+        assert code == 2 and len(err) == 1 and "checkpoint" in err[0]
+    assert (tmp_path / "checkpoint.pt").read_bytes() == half
+
+
+@pytest.mark.parametrize("command", ["demo", "compare", "train", "evaluate", "pretrain"])
+def test_every_command_explains_itself(capsys, command):
+    code, out, _ = run(capsys, command, "--help")
+    assert code == 0
+    assert "--seed" in " ".join(out) and "--out" in " ".join(out) and "--json" in " ".join(out)
