@@ -17,7 +17,7 @@ help: ## show this list
 setup: $(READY) ## make .venv with all requirements and this package
 	@echo "Ready: $$($(BIN)/python --version) in .venv"
 
-demo: $(READY) ## train the tiny model with GRPO and watch it learn to think
+demo: $(READY) ## train one tiny model with all four algorithms and compare them
 	@$(BIN)/python -m grpo_teach demo
 
 lab: $(READY) ## open the notebooks in JupyterLab

@@ -95,10 +95,12 @@ def ppo(new, values, old, old_values, advantages, returns, config):
         for t, logprob in enumerate(logprobs):
             loss = surrogate(logprob, old[b][t], advantages[b][t], config.clip_low, config.clip_high)
             value, before, target = values[b][t], float(old_values[b][t]), returns[b][t]
-            near = min(max(float(value), before - config.value_clip), before + config.value_clip)
-            far_error, near_error = (value - target) ** 2, (near - target) ** 2
-            inside = near == float(value)
-            worse = far_error if inside or far_error > near_error else torch.tensor(near_error)
-            row.append(loss + config.value_coefficient * worse / 2)
+            error = (value - target) ** 2
+            move = float(value.detach()) - before
+            if abs(move) > config.value_clip:
+                near = before + (config.value_clip if move > 0 else -config.value_clip)
+                if (near - target) ** 2 > float(error.detach()):
+                    error = torch.tensor((near - target) ** 2)
+            row.append(loss + config.value_coefficient * error / 2)
         rows.append(row)
     return reduce(rows, config.aggregation, config.max_new_tokens)

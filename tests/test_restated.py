@@ -1,6 +1,5 @@
 """GRPO and PPO as the package computes them against the same sums written out token by token (``plain.py``)."""
 
-import copy
 from dataclasses import replace
 
 import plain
@@ -97,11 +96,9 @@ def test_ppo(policy, other_policy, tokenizer, rewards, case, moved):
     steps = ppo.update(models, rollouts, rewards, config)
     loss, _ = next(steps)
     if moved:  # as an optimizer would between two steps; advantages and old values must stay what they were
-        before = copy.deepcopy(critic.head.weight)
         with torch.no_grad():
             for parameter in [*policy.parameters(), *critic.parameters()]:
                 parameter.add_(0.02 * torch.randn_like(parameter))
-        assert not torch.equal(before, critic.head.weight)
         loss, _ = next(steps)
     new, values = plain_rows()
     plain_loss = plain.ppo(new, values, old, old_values, *targets, config)
