@@ -115,6 +115,9 @@ def load_checkpoint(path: Path) -> dict:
     try:
         if not zipfile.is_zipfile(path):
             raise ValueError("it is missing, cut short or not a checkpoint")
+        with zipfile.ZipFile(path) as archive:  # torch itself does not compare the checksums
+            if archive.testzip():
+                raise ValueError("some of its bytes have changed since it was written")
         state = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(state, dict) or "step" not in state:
             raise ValueError("it holds no training state")

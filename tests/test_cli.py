@@ -1,6 +1,7 @@
 """The command line as a user meets it: results as promised, and one clear line for bad input."""
 
 import json
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -34,7 +35,7 @@ def test_demo_ends_with_the_promised_json_and_writes_the_curves(capsys, tmp_path
         assert 3000 <= measured["tokens"] < 3000 + 16 * 16 * 32
     assert 0.15 < result["base_accuracy"] < 0.35
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
-    assert json.loads((tmp_path / "results.json").read_text())["manifest"]["versions"]["torch"] == torch.__version__
+    assert json.loads((tmp_path / "results.json").read_text())["manifest"]["versions"]["torch"] == version("torch")
 
 
 def test_train_then_evaluate_its_policy_and_its_checkpoint_alike(capsys, tmp_path):
