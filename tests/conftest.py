@@ -12,6 +12,10 @@ from grpo_teach.rollout import sample
 torch.set_num_threads(1)  # two processes with two threads each on two cores are many times slower than one
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: takes minutes; leave out with -m 'not slow'")
+
+
 @pytest.fixture(autouse=True)
 def seeded():
     """Every test starts from the same random state, whatever ran before it."""

@@ -28,5 +28,8 @@ def differences(a, b, where: str = "") -> list[str]:
 def run_differences(one: Path, other: Path) -> list[str]:
     """Where two runs' folders differ: checkpoint (weights, optimizer, random states) and metrics."""
     checkpoints = [torch.load(folder / "checkpoint.pt", weights_only=True) for folder in (one, other)]
-    logs = [[json.loads(line) for line in open(folder / "metrics.jsonl", encoding="utf-8")] for folder in (one, other)]
+    logs = [
+        [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+        for folder in (one, other)
+    ]
     return differences(*checkpoints, "checkpoint") + differences(*logs, "metrics")

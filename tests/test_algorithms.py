@@ -95,6 +95,27 @@ def test_sequence_level_grpo_is_the_r1_papers_equation_1(policy, tokenizer, rewa
     assert_equal_up_to_rounding(ours, by_hand)
 
 
+@pytest.mark.parametrize(
+    "name, case", [("sft", {}), ("policy_gradient", {}), ("ppo", {"kl_coefficient": 0.2}), ("grpo", {"beta": 0.2})]
+)
+def test_minibatches_add_up_to_the_whole_batch(policy, other_policy, rollouts, rewards, name, case):
+    # Without an optimizer step in between: each part divides by rows * length, so weigh it by its rows.
+    algorithm = ALGORITHMS[name]
+    models = Models(policy, Critic(policy), other_policy)
+    torch.nn.init.normal_(models.critic.head.weight)
+    parameters = list(policy.parameters())
+
+    def total(parts):
+        config = algorithm.Settings(**SIZES, aggregation="fixed_length", minibatches=parts, **case)
+        rows = 3 if name == "sft" else 12  # 3 of 12 rows are accepted
+        sizes = [len(x) for x in torch.arange(rows).tensor_split(parts)]
+        steps = algorithm.update(models, rollouts, rewards, config)
+        weighted = sum(n * loss for n, (loss, _) in zip(sizes, steps, strict=True))
+        return torch.cat([g.flatten() for g in torch.autograd.grad(weighted, parameters)])
+
+    assert_equal_up_to_rounding(total(3), total(1))
+
+
 # No lesson, no gradient -------------------------------------------------------------------------------------------
 
 
@@ -169,11 +190,13 @@ def test_the_value_loss_reaches_the_policy_only_through_a_shared_trunk(policy, r
 # Metrics ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
 @pytest.mark.parametrize("name", ALGORITHMS)
-def test_a_first_step_has_not_moved(policy, rollouts, rewards, name):
+def test_a_first_step_has_not_moved(policy, tokenizer, rewards, name, temperature):
     algorithm = ALGORITHMS[name]
-    models = Models.build(policy, "shared")
-    _, metrics = next(algorithm.update(models, rollouts, rewards, algorithm.Settings(**SIZES)))
+    config = algorithm.Settings(**SIZES, temperature=temperature)
+    rollouts = sample(policy, tokenizer, PROMPTS, 4, 10, temperature)
+    _, metrics = next(algorithm.update(Models.build(policy, "shared"), rollouts, rewards, config))
     assert metrics == pytest.approx(dict.fromkeys(metrics, 0.0), abs=1e-6)
     assert ("clip_fraction" in metrics) == (name in ("ppo", "grpo"))
 

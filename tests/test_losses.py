@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from grpo_teach import (
-    aggregate,
     clipped_policy_loss,
     kl_k1,
     kl_k2,

@@ -46,6 +46,7 @@ def batches(template, other_policy, tokenizer):
 @pytest.fixture(scope="module")
 def trainers(template, tokenizer, tmp_path_factory):
     """One TRL trainer for each loss and temperature, around the same policy."""
+
     def build(loss_type, temperature):
         arguments = trl.GRPOConfig(
             output_dir=str(tmp_path_factory.mktemp("trl")),

@@ -1,0 +1,151 @@
+"""Files of a run: written whole or not at all, and never trusted when broken."""
+
+import json
+import os
+import random
+import zipfile
+
+import numpy
+import pytest
+import torch
+from states import differences
+
+from grpo_teach import ALGORITHMS, GRPO, ChainSum, InputError, train
+from grpo_teach.records import (
+    MetricsLog,
+    load_checkpoint,
+    manifest,
+    random_states,
+    restore_random_states,
+    save_checkpoint,
+)
+
+STATE = {"step": 3, "weights": torch.arange(5000.0), "history": [{"reward": 0.5}]}
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, STATE)
+    return path
+
+
+def test_a_checkpoint_comes_back_as_it_was(checkpoint):
+    assert differences(load_checkpoint(checkpoint), STATE) == []
+    assert [path.name for path in checkpoint.parent.iterdir()] == ["checkpoint.pt"]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.9, 0.999])
+def test_a_checkpoint_cut_short_is_refused(checkpoint, share):
+    whole = checkpoint.read_bytes()
+    checkpoint.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(InputError, match="checkpoint.pt"):
+        load_checkpoint(checkpoint)
+
+
+@pytest.mark.parametrize("rubbish", [b"", b"not a checkpoint", random.Random(0).randbytes(20_000)], ids=len)
+def test_rubbish_is_refused(checkpoint, rubbish):
+    checkpoint.write_bytes(rubbish)
+    with pytest.raises(InputError, match="checkpoint.pt"):
+        load_checkpoint(checkpoint)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_checkpoint_with_a_few_wrong_bytes_is_refused_or_loads_unchanged(checkpoint, seed):
+    content, place = bytearray(checkpoint.read_bytes()), random.Random(seed)
+    for _ in range(20):
+        content[place.randrange(len(content))] ^= 0xFF
+    checkpoint.write_bytes(content)
+    try:
+        state = load_checkpoint(checkpoint)
+    except InputError:
+        return
+    assert differences(state, STATE) == []
+
+
+def test_a_missing_or_foreign_file_is_refused(tmp_path, checkpoint):
+    with zipfile.ZipFile(tmp_path / "archive.zip", "w") as archive:
+        archive.writestr("hello.txt", "hello")
+    torch.save([1, 2, 3], tmp_path / "list.pt")
+    torch.save({"weights": 1}, tmp_path / "other.pt")
+    for name in ("missing.pt", "archive.zip", "list.pt", "other.pt"):
+        with pytest.raises(InputError, match=name):
+            load_checkpoint(tmp_path / name)
+
+
+class Attack:
+    """Pickles to a call that leaves a file behind when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_strangers_checkpoint_runs_no_code(tmp_path, checkpoint):
+    torch.save({"step": 1, "attack": Attack(tmp_path / "attacked")}, checkpoint)
+    with pytest.raises(InputError):
+        load_checkpoint(checkpoint)
+    assert not (tmp_path / "attacked").exists()
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_write_that_fails_leaves_the_old_checkpoint(checkpoint, monkeypatch, call):
+    def fail(*_):
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(os, call, fail)
+    with pytest.raises(OSError):
+        save_checkpoint(checkpoint, {"step": 4})
+    monkeypatch.undo()
+    assert load_checkpoint(checkpoint)["step"] == 3
+    save_checkpoint(checkpoint, {"step": 4})
+    assert load_checkpoint(checkpoint)["step"] == 4
+
+
+def test_random_states_restore_every_generator():
+    def draw():
+        return random.random(), float(numpy.random.rand()), float(torch.rand(()))
+
+    states = random_states()
+    first = draw()
+    assert draw() != first
+    restore_random_states(states)
+    assert draw() == first
+
+
+def test_random_states_survive_the_checkpoint(tmp_path):
+    save_checkpoint(tmp_path / "c.pt", {"step": 0, "random": random_states()})
+    first = random.random(), numpy.random.rand(), float(torch.rand(()))
+    restore_random_states(load_checkpoint(tmp_path / "c.pt")["random"])
+    assert first == (random.random(), numpy.random.rand(), float(torch.rand(())))
+
+
+def test_a_runs_checkpoint_holds_the_random_states_of_python_numpy_and_torch(tmp_path, policy, tokenizer):
+    config = GRPO(prompts=2, group_size=2, max_new_tokens=3)
+    train(policy, tokenizer, ChainSum(2), ALGORITHMS["grpo"], config, steps=1, out=tmp_path, progress=False)
+    noted = load_checkpoint(tmp_path / "checkpoint.pt")["random"]
+    after = random_states()
+    assert {"python", "numpy", "torch"} <= noted.keys()
+    assert differences(noted, after) == []
+
+
+def test_the_log_drops_rows_that_will_be_written_again(tmp_path):
+    log = MetricsLog(tmp_path, first_step=0)
+    for step in range(4):
+        log.write({"step": step, "reward": 0.1 * step})
+    log.close()
+    log = MetricsLog(tmp_path, first_step=2)
+    log.write({"step": 2, "reward": -1.0})
+    log.close()
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["step"], row["reward"]) for row in rows] == [(0, 0.0), (1, 0.1), (2, -1.0)]
+
+
+def test_the_manifest_says_how_to_repeat_the_run():
+    noted = manifest({"beta": 0.04}, seed=7)
+    assert noted["config"] == {"beta": 0.04} and noted["seed"] == 7
+    assert noted["versions"]["torch"] == torch.__version__.split("+")[0] or noted["versions"]["torch"]
+    assert noted["threads"] == 1
+    json.dumps(noted)

@@ -1,0 +1,241 @@
+"""The training loop: resuming, evaluating on the way, stopping, and refusing to go on with NaN."""
+
+import copy
+import json
+import math
+import random
+
+import numpy
+import pytest
+import torch
+from states import differences, run_differences
+
+from grpo_teach import ALGORITHMS, ChainSum, InputError, TrainingDiverged, train
+from grpo_teach.policy import tiny_policy
+
+SIZES = {"prompts": 3, "group_size": 4, "max_new_tokens": 5, "learning_rate": 1e-3}
+CASES = {
+    "sft": {},
+    "policy_gradient": {"minibatches": 2},
+    "ppo": {"critic": "separate", "epochs": 2, "minibatches": 3, "kl_coefficient": 0.1},
+    "grpo": {"epochs": 2, "minibatches": 2, "beta": 0.05},
+}
+
+
+class AnyDigit(ChainSum):
+    """Half of all first digits are right, so that an untrained policy sees mixed groups."""
+
+    def reward(self, completions, problems):
+        scores = [float(text[:1] in set("02468")) for text in completions]
+        return torch.tensor(scores).reshape(len(problems), -1)
+
+
+@pytest.fixture
+def run(template, tokenizer):
+    """Train a fresh copy of the same small policy. A resumed run finds every random state in disorder."""
+
+    def run(name="grpo", out=None, steps=6, task=None, algorithm=None, settings=None, **keywords):
+        disorder = 1 if keywords.get("resume") else 0
+        random.seed(disorder)
+        numpy.random.seed(disorder)
+        torch.seed()  # a run sets this one itself
+        algorithm = algorithm or ALGORITHMS[name]
+        config = algorithm.Settings(**SIZES | CASES[name] | (settings or {}))
+        task = task or AnyDigit(2)
+        policy = keywords.pop("policy", None) or copy.deepcopy(template)
+        return train(policy, tokenizer, task, algorithm, config, steps=steps, out=out, progress=False, **keywords)
+
+    return run
+
+
+def rows(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(trainer):
+    return trainer.models.trainable().state_dict()
+
+
+# Resuming ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_resumed_run_is_bit_identical(run, tmp_path, name):
+    whole = run(name, tmp_path / "whole", evaluate_every=4, problems=8)
+    run(name, tmp_path / "parts", steps=2, evaluate_every=4, problems=8)
+    resumed = run(name, tmp_path / "parts", resume=True, evaluate_every=4, problems=8)
+    assert run_differences(tmp_path / "whole", tmp_path / "parts") == []
+    assert differences(weights(whole), weights(resumed)) == []
+    assert differences(whole.history, resumed.history) == []
+    assert any(row["grad_norm"] > 0 for row in whole.history[2:]), "the resumed part should have learnt something"
+
+
+def test_a_run_that_broke_between_checkpoints_writes_each_step_once(run, tmp_path):
+    run(out=tmp_path / "whole", checkpoint_every=2)
+
+    def stop_at_step_3(row):
+        if row["step"] == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(out=tmp_path / "broken", checkpoint_every=2, callbacks=[stop_at_step_3])
+    with (tmp_path / "broken" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "rew')  # a line that a kill cut short
+    run(out=tmp_path / "broken", checkpoint_every=2, resume=True)
+    assert [row["step"] for row in rows(tmp_path / "broken")] == list(range(6))
+    assert run_differences(tmp_path / "whole", tmp_path / "broken") == []
+
+
+def test_resuming_a_finished_run_changes_nothing(run, tmp_path):
+    run(out=tmp_path, steps=3)
+    before = (tmp_path / "metrics.jsonl").read_text(), (tmp_path / "checkpoint.pt").read_bytes()
+    assert run(out=tmp_path, steps=3, resume=True).step == 3
+    assert before == ((tmp_path / "metrics.jsonl").read_text(), (tmp_path / "checkpoint.pt").read_bytes())
+
+
+def test_resuming_where_nothing_is_yet_starts_from_the_beginning(run, tmp_path):
+    whole, resumed = run(steps=2), run(out=tmp_path, steps=2, resume=True)
+    assert differences(weights(whole), weights(resumed)) == []
+    assert differences(whole.history, resumed.history) == []
+
+
+@pytest.mark.parametrize(
+    "change, named",
+    [
+        ({"seed": 1}, "seed"),
+        ({"settings": {"learning_rate": 2e-3}}, "learning_rate"),
+        ({"settings": {"group_size": 6, "scale": "none"}}, "group_size, scale"),
+        ({"task": AnyDigit(3)}, "task"),
+        ({"name": "sft"}, "algorithm"),
+    ],
+    ids=str,
+)
+def test_resuming_with_other_settings_is_refused_by_name(run, tmp_path, change, named):
+    run(out=tmp_path, steps=1)
+    with pytest.raises(InputError, match=named):
+        run(out=tmp_path, resume=True, **change)
+
+
+def test_resuming_with_a_model_of_another_shape_is_refused(run, tmp_path, tokenizer):
+    run(out=tmp_path, steps=1)
+    wider = tiny_policy(tokenizer, hidden_size=48, heads=2, intermediate_size=64)
+    with pytest.raises(InputError, match="shape"):
+        run(out=tmp_path, resume=True, policy=wider)
+
+
+# Evaluating on the way --------------------------------------------------------------------------------------------
+
+
+def test_evaluating_during_training_changes_nothing(run):
+    plain = run("ppo")
+    watched = run("ppo", evaluate_every=1, problems=16)
+    assert differences(weights(plain), weights(watched)) == []
+    evaluations = [row.pop("evaluation") for row in watched.history]
+    assert differences(plain.history, watched.history) == []
+    assert len(evaluations) == 6 and all(e["problems"] == 16 for e in evaluations)
+
+
+def test_evaluations_come_before_every_nth_step(run):
+    history = run(steps=5, evaluate_every=2, problems=4).history
+    assert [row["step"] for row in history if "evaluation" in row] == [0, 2, 4]
+
+
+# Stopping, callbacks, metrics -------------------------------------------------------------------------------------
+
+
+def test_callbacks_see_every_row_as_it_is_logged(run, tmp_path):
+    seen, order = [], []
+    callbacks = [seen.append, lambda row: order.append((1, row["step"])), lambda row: order.append((2, row["step"]))]
+    trainer = run(out=tmp_path, steps=3, callbacks=callbacks)
+    assert seen == trainer.history == rows(tmp_path)
+    assert order == [(1, 0), (2, 0), (1, 1), (2, 1), (1, 2), (2, 2)]
+
+
+def test_a_budget_of_tokens_ends_the_run_at_the_first_step_that_reaches_it(run):
+    trainer = run(steps=None, tokens=100)
+    counts = [row["tokens"] for row in trainer.history]
+    assert counts[-2] < 100 <= counts[-1] == trainer.tokens
+    assert counts == sorted(counts)
+    assert run(steps=2, tokens=10**9).step == 2
+
+
+def test_metrics_by_hand(run):
+    table = torch.tensor([[1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]])
+    texts = []
+
+    class Judged(ChainSum):
+        def reward(self, completions, problems):
+            texts.extend(completions)
+            return table
+
+        def thinks(self, completion):
+            return completion.startswith("<think>") or completion == texts[0]
+
+    row = run(steps=1, task=Judged(2)).history[0]
+    assert row["reward"] == pytest.approx(5 / 12)
+    assert row["mixed_groups"] == pytest.approx(1 / 3)
+    assert row["thinks"] * 12 == sum(t.startswith("<think>") or t == texts[0] for t in texts) > 0
+    assert row["length"] == pytest.approx(row["tokens"] / 12)
+    assert row["kl"] == pytest.approx(0, abs=1e-6)  # the reference is the policy before the first step
+    assert row["step"] == 0 and row["grad_norm"] > 0
+
+
+def test_the_learning_rate_bounds_adams_first_step(run, template):
+    moved = weights(run("policy_gradient", steps=1, settings={"minibatches": 1}))
+    steps = torch.cat([(moved[f"policy.{name}"] - w).abs().flatten() for name, w in template.state_dict().items()])
+    assert 0 < steps.max() <= 1.01e-3  # Adam's first step is the learning rate times the gradient's sign
+
+
+def test_impossible_requests_are_refused(run, tmp_path):
+    with pytest.raises(InputError, match="steps or tokens"):
+        run(steps=None)
+    (tmp_path / "a_file").write_text("not a folder")
+    with pytest.raises(InputError, match="a_file"):
+        run(out=tmp_path / "a_file")
+    run(out=tmp_path / "used", steps=1)
+    with pytest.raises(InputError, match="already holds a run"):
+        run(out=tmp_path / "used")
+
+
+# NaN --------------------------------------------------------------------------------------------------------------
+
+
+def spoil_weights(row, policy):
+    if row["step"] == 2:
+        with torch.no_grad():
+            policy.model.norm.weight[0] = float("nan")
+
+
+def spoiled_update(spoil):
+    """GRPO whose loss is spoiled from step 3 on."""
+    calls = []
+
+    def update(models, rollouts, rewards, config):
+        calls.append(1)
+        for loss, metrics in ALGORITHMS["grpo"].update(models, rollouts, rewards, config):
+            yield (spoil(loss, models.policy) if len(calls) > 3 else loss), metrics
+
+    return ALGORITHMS["grpo"]._replace(update=update)
+
+
+def nan_gradient(loss, policy):
+    """A finite loss whose gradient is not: the square root has an infinite slope at 0."""
+    return loss + (0.0 * policy.model.norm.weight.sum()).sqrt()
+
+
+@pytest.mark.parametrize("quantity", ["log-prob", "loss", "gradient"])
+def test_nan_stops_the_run_and_keeps_the_last_checkpoint(run, tmp_path, template, quantity):
+    policy = copy.deepcopy(template)
+    keywords = {"out": tmp_path / "run", "checkpoint_every": 2, "policy": policy}
+    if quantity == "log-prob":
+        keywords["callbacks"] = [lambda row: spoil_weights(row, policy)]
+    elif quantity == "loss":
+        keywords["algorithm"] = spoiled_update(lambda loss, _: loss * math.nan)
+    else:
+        keywords["algorithm"] = spoiled_update(nan_gradient)
+    with pytest.raises(TrainingDiverged, match=f"step 3.*{quantity}"):
+        run(**keywords)
+    assert [row["step"] for row in rows(tmp_path / "run")] == [0, 1, 2]
+    run(out=tmp_path / "run", resume=True)  # from the checkpoint after two steps, with the fault removed
+    run(out=tmp_path / "whole")
+    assert run_differences(tmp_path / "whole", tmp_path / "run") == []
