@@ -2,12 +2,14 @@
 
 Trains from the shipped base with the shipped defaults, and again with the paper's per-row length normalisation,
 and records for each seed the held-out accuracy along the way and the seconds of sampling and updating until
-it first reaches 90% and 95%. The record ships with the package: ``grpo_teach/recorded/climb.json``.
+it first reaches 90% and 95%. The record ships with the package: ``grpo_teach/recorded/climb.json``. It is written
+after every run, and a record with the same manifest is gone on with; delete it to start anew.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 import torch
@@ -18,7 +20,7 @@ from grpo_teach.records import manifest, write_json
 
 RECORD = Path(__file__).resolve().parent.parent / "grpo_teach" / "recorded" / "climb.json"
 VARIANTS = {"grpo": {}, "grpo_sequence_mean": {"aggregation": "sequence_mean"}}
-EVERY, PROBLEMS = 2, 512
+EVERY, PROBLEMS = 3, 512
 
 
 def first_reached(rows: list[dict], accuracy: float) -> dict | None:
@@ -69,17 +71,21 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RECORD, help="the record to write")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    plan = [(name, seed) for name in VARIANTS for seed in range(args.seeds)]
+    config = {"variants": VARIANTS, "steps": args.steps, "problems": PROBLEMS, "evaluate_every": EVERY, "addends": 5}
+    header = manifest(config, list(range(args.seeds)))
     runs: dict[str, list] = {name: [] for name in VARIANTS}
-    for name, seed in tqdm(plan):
+    if args.out.exists():
+        record = json.loads(args.out.read_text())
+        if record["manifest"] == header:
+            runs = record["runs"]
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    for name, seed in tqdm([(name, seed) for name in VARIANTS for seed in range(len(runs[name]), args.seeds)]):
         runs[name].append(climb(VARIANTS[name], seed, args.steps))
+        write_json(args.out, {"manifest": header, "runs": runs})
         late = runs[name][-1]
         tqdm.write(
             f"{name} seed {seed}: 90% {late['reached_90']}, 95% {late['reached_95']}, {late['final_accuracy']:.3f}"
         )
-    config = {"variants": VARIANTS, "steps": args.steps, "problems": PROBLEMS, "evaluate_every": EVERY, "addends": 5}
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(args.out, {"manifest": manifest(config, list(range(args.seeds))), "runs": runs})
 
 
 if __name__ == "__main__":

@@ -98,8 +98,9 @@ def sample(
 ) -> Rollouts:
     """Sample ``group_size`` completions of each prompt from softmax(logits / temperature).
 
-    Stops when every row has ended. Two savings that change no result: a prompt is read once for its whole
-    group, and a row that has ended takes no further step.
+    Stops when every row has ended. Two savings that change no distribution: completions of a prompt are read as
+    one as long as their text is the same (every row still draws for itself), and a row that has ended takes no
+    further step.
 
     Args:
         policy: a causal language model of transformers.
@@ -134,35 +135,35 @@ def sample(
         use_cache=True,
         logits_to_keep=1,
     )
-    cache = output.past_key_values
-    cache.batch_repeat_interleave(group_size)
-    prompt_ids = prompt_ids.repeat_interleave(group_size, dim=0)
-    prompt_mask = prompt_mask.repeat_interleave(group_size, dim=0)
-    logits = output.logits[:, -1].repeat_interleave(group_size, dim=0)
+    cache, logits, seen = output.past_key_values, output.logits[:, -1], prompt_mask
     running = torch.arange(rows, device=policy.device)  # the rows that have not ended
-    seen = prompt_mask  # what the running rows may attend to
+    branch = running // group_size  # for each of them the row of logits and cache that holds its text so far
     for t in range(max_new_tokens):
         if not torch.isfinite(logits).all():
             raise FloatingPointError(f"the log-probabilities of completion token {t} are not finite")
-        probabilities = torch.softmax(logits.float() / temperature, dim=-1)
+        probabilities = torch.softmax(logits.float() / temperature, dim=-1)[branch]
         ids = torch.multinomial(probabilities, 1)
         completion_ids[running, t] = ids.squeeze(1)
-        logprobs[running, t] = token_logprobs(logits.unsqueeze(1), ids, temperature).squeeze(1).float()
+        logprobs[running, t] = token_logprobs(logits[branch].unsqueeze(1), ids, temperature).squeeze(1).float()
         mask[running, t] = 1.0
         going_on = (ids.squeeze(1) != tokenizer.eos_token_id).nonzero().squeeze(1)
         if len(going_on) == 0 or t == max_new_tokens - 1:
             break
-        if len(going_on) < len(running):
-            running, ids, seen = running[going_on], ids[going_on], seen[going_on]
-            cache.batch_select_indices(going_on)
-        seen = torch.cat([seen, seen.new_ones(len(seen), 1)], dim=1)
+        # Rows on one branch that drew the same token stay on one branch: their text so far is the same.
+        running, drawn = running[going_on], branch[going_on] * logits.shape[-1] + ids[going_on, 0]
+        tips, branch = torch.unique(drawn, return_inverse=True)
+        stems, ids = tips // logits.shape[-1], tips % logits.shape[-1]
+        cache.batch_select_indices(stems)
+        seen = torch.cat([seen[stems], seen.new_ones(len(stems), 1)], dim=1)
         logits = policy(
-            input_ids=ids,
+            input_ids=ids.unsqueeze(1),
             attention_mask=seen,
             position_ids=seen.sum(dim=1, keepdim=True) - 1,
             past_key_values=cache,
             use_cache=True,
         ).logits[:, -1]
+    prompt_ids = prompt_ids.repeat_interleave(group_size, dim=0)
+    prompt_mask = prompt_mask.repeat_interleave(group_size, dim=0)
     policy.train(was_training)
     return Rollouts(prompt_ids, prompt_mask, completion_ids, mask, logprobs).trimmed()
 
@@ -187,15 +188,18 @@ def from_text(tokenizer, prompts: list[str], completions: list[str], device="cpu
     return Rollouts(prompt_ids, prompt_mask, completion_ids, mask, torch.zeros_like(mask))
 
 
-def _passes(rollouts: Rollouts, needed: torch.Tensor | None = None) -> Iterator[tuple[torch.Tensor, Rollouts]]:
-    """Split the needed rows into forward passes of similar length."""
-    rows = torch.arange(len(rollouts), device=rollouts.mask.device)
-    if needed is not None:
-        rows = rows[needed]
-    rows = rows[rollouts.lengths[rows].argsort(stable=True)]
-    for chunk in rows.split(ROWS_A_PASS):
-        if len(chunk):
-            yield chunk, rollouts[chunk].trimmed()
+def _distinct(rollouts: Rollouts) -> tuple[Rollouts, torch.Tensor]:
+    """Rows with the same text need one forward pass: ``(distinct, which)``, where row b is ``distinct[which[b]]``."""
+    parts = [rollouts.prompt_mask, rollouts.prompt_ids, rollouts.completion_ids, rollouts.lengths.unsqueeze(1)]
+    texts, which = torch.unique(torch.cat(parts, dim=1), dim=0, return_inverse=True)
+    one_of_each = which.new_zeros(len(texts)).scatter_(0, which, torch.arange(len(which), device=which.device))
+    return rollouts[one_of_each], which
+
+
+def _passes(rollouts: Rollouts) -> Iterator[tuple[torch.Tensor, Rollouts]]:
+    """Split the rows into forward passes of similar length."""
+    for rows in rollouts.lengths.argsort(stable=True).split(ROWS_A_PASS):
+        yield rows, rollouts[rows].trimmed()
 
 
 def _hidden_states(decoder: nn.Module, rollouts: Rollouts) -> torch.Tensor:
@@ -211,14 +215,22 @@ def _hidden_states(decoder: nn.Module, rollouts: Rollouts) -> torch.Tensor:
 
 def _score(policy, rollouts, temperature, needed=None, critic=None) -> tuple[torch.Tensor, torch.Tensor]:
     logprobs, values = rollouts.old_logprobs.clone(), torch.zeros_like(rollouts.old_logprobs)
-    for rows, part in _passes(rollouts, needed):
+    rows = torch.arange(len(rollouts), device=rollouts.mask.device)
+    if needed is not None:
+        rows = rows[needed]
+    if len(rows) == 0:
+        return logprobs, values
+    distinct, which = _distinct(rollouts[rows])
+    new_logprobs, new_values = torch.zeros_like(distinct.mask), torch.zeros_like(distinct.mask)
+    for some, part in _passes(distinct):
         padding, longest = part.mask == 0, part.mask.shape[1]
         hidden = _hidden_states(policy.get_decoder(), part)
         part_logprobs = token_logprobs(policy.get_output_embeddings()(hidden), part.completion_ids, temperature)
-        logprobs[rows, :longest] = part_logprobs.masked_fill(padding, 0.0)
+        new_logprobs[some, :longest] = part_logprobs.masked_fill(padding, 0.0)
         if critic is not None:
             hidden = hidden if critic.trunk is None else _hidden_states(critic.trunk, part)
-            values[rows, :longest] = critic.head(hidden).squeeze(-1).float().masked_fill(padding, 0.0)
+            new_values[some, :longest] = critic.head(hidden).squeeze(-1).float().masked_fill(padding, 0.0)
+    logprobs[rows], values[rows] = new_logprobs[which], new_values[which]
     return logprobs, values
 
 

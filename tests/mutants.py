@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import os
 import shutil
 import signal
@@ -20,15 +21,18 @@ import time
 from pathlib import Path
 
 import pytest
-import scipy.stats  # noqa: F401, imported here once for all children
 import torch
-import transformers  # noqa: F401
 from mutations import MUTATIONS
+
+for name in ("scipy.stats", "tqdm", "transformers.models.llama.modeling_llama", "transformers.models.auto"):
+    importlib.import_module(name)  # once here, and not again in each child
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast  # noqa: E402, F401
 
 TESTS = Path(__file__).parent
 PACKAGE = TESTS.parent / "grpo_teach"
-MATHEMATICS = ["losses", "aggregate", "advantages", "exact", "rollout", "settings", "algorithms", "restated"]
-SECONDS = 120  # a mutant that runs longer than this hangs, and has been noticed
+MATHEMATICS = ["losses", "aggregate", "advantages", "exact", "rollout", "algorithms", "settings", "restated"]
+FIRST = {"algorithms": ["algorithms", "settings"], "losses": ["losses", "aggregate"]}  # else the module's own tests
+SECONDS = 60  # of processor time: a mutant that takes longer hangs, and has been noticed
 
 
 class FirstFailure:
@@ -42,12 +46,15 @@ class FirstFailure:
             self.path.write_text(report.nodeid.split("/")[-1])
 
 
-def run_tests(copy: Path, own: str) -> tuple[int, str]:
+def run_tests(copy: Path, file: str = "") -> tuple[int, str]:
     """pytest's exit code and the first failure, in a fork that imports the package from the copy.
 
-    The tests named like the mutated module come first: they fail soonest.
+    The tests of the mutated file come first: they fail soonest.
     """
-    names = sorted(MATHEMATICS, key=lambda name: name != own)
+    import resource  # absent where there is no fork
+
+    room = Path(file).parent.name or Path(file).stem
+    names = sorted(MATHEMATICS, key=lambda name: name not in FIRST.get(room, [room]))
     note = copy / "first_failure"
     note.unlink(missing_ok=True)
     sys.stdout.flush()
@@ -55,11 +62,12 @@ def run_tests(copy: Path, own: str) -> tuple[int, str]:
     if pid == 0:
         code = 3
         try:
-            signal.alarm(SECONDS)
+            resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 1))
             with (copy / "output").open("w") as output:
                 os.dup2(output.fileno(), 1)
                 os.dup2(output.fileno(), 2)
             sys.path.insert(0, str(copy))
+            os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # loading others' plugins takes longer than the tests
             files = [str(TESTS / f"test_{name}.py") for name in names]
             code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *files], plugins=[FirstFailure(note)])
             imported = Path(sys.modules["grpo_teach"].__file__).parent.parent
@@ -70,7 +78,8 @@ def run_tests(copy: Path, own: str) -> tuple[int, str]:
             os._exit(int(code))
     status = os.waitpid(pid, 0)[1]
     if os.WIFSIGNALED(status):
-        return 1, f"(killed by signal {os.WTERMSIG(status)})"
+        hangs = os.WTERMSIG(status) == signal.SIGXCPU
+        return (1, "(it hangs)") if hangs else (3, f"signal {os.WTERMSIG(status)}")
     return os.WEXITSTATUS(status), note.read_text() if note.exists() else ""
 
 
@@ -100,7 +109,7 @@ def main() -> int:
     torch.set_num_threads(1)
     copy = Path(tempfile.mkdtemp(prefix="mutants_")).resolve()
     shutil.copytree(PACKAGE, copy / "grpo_teach", ignore=shutil.ignore_patterns("__pycache__"))
-    code, failure = run_tests(copy, own="")
+    code, failure = run_tests(copy)
     if code:
         print((copy / "output").read_text())
         print(f"the package fails its tests without any mutation: {failure}")
@@ -112,7 +121,7 @@ def main() -> int:
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(target.parent / "__pycache__")  # two edits within a second look alike to Python
         target.write_text(mutated(file, old, new), encoding="utf-8")
-        code, failure = run_tests(copy, own=target.stem)
+        code, failure = run_tests(copy, file)
         shutil.copy(PACKAGE / file, target)
         killed = code == 1 and failure
         if not killed:

@@ -99,12 +99,12 @@ ROLLOUT = [
     ("position_ids=_positions(prompt_mask)", "position_ids=_positions(torch.ones_like(prompt_mask))"),
     ("prompt_ids = prompt_ids.repeat_interleave(group_size, dim=0)", "prompt_ids = prompt_ids.repeat(group_size, 1)"),
     ("seen = prompt_mask ", "seen = torch.ones_like(prompt_mask) "),
-    ("running, ids, seen = running[going_on], ids[going_on]", "running, ids, seen = running[going_on], ids[: len(going_on)]"),
+    ("= running[going_on], ids[going_on]", "= running[going_on], ids[: len(going_on)]"),
     ("cache.batch_select_indices(going_on)", "cache.batch_select_indices(torch.arange(len(going_on)))"),
     ("policy.train(was_training)", "policy.train()"),
     ("mask[b, : len(row) + 1] = 1.0", "mask[b, : len(row)] = 1.0"),
     ("rows = rows[needed]", "rows = rows[~needed]"),
-    ("torch.cat([rollouts.prompt_mask, torch.ones_like", "torch.cat([torch.ones_like(rollouts.prompt_mask), torch.ones_like"),
+    ("torch.cat([rollouts.prompt_mask,", "torch.cat([torch.ones_like(rollouts.prompt_mask),"),
     ("hidden[:, rollouts.prompt_ids.shape[1] - 1 :]", "hidden[:, rollouts.prompt_ids.shape[1] - 2 : -1]"),
     ("hidden[:, rollouts.prompt_ids.shape[1] - 1 :]", "hidden[:, -rollouts.mask.shape[1] :].roll(-1, 1)"),
     ("part.completion_ids, temperature)", "part.completion_ids)"),
@@ -133,7 +133,7 @@ SFT = [
     ("rewards.flatten() >= 1", "rewards.flatten() >= 0"),
     ("rewards.flatten() >= 1", "rewards.T.flatten() >= 1"),
     ("score(models.policy, batch, config.temperature)", "score(models.policy, batch)"),
-    ("score(models.policy, batch, config.temperature)", "score(models.policy, rollouts, config.temperature)[: len(rows)]"),
+    ("batch, config.temperature)", "rollouts, config.temperature)[: len(rows)]"),
     ("config.aggregation, config.max_new_tokens", "config.aggregation, batch.mask.shape[1]"),
 ]
 

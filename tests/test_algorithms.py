@@ -116,6 +116,16 @@ def test_minibatches_add_up_to_the_whole_batch(policy, other_policy, rollouts, r
     assert_equal_up_to_rounding(total(3), total(1))
 
 
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_a_fixed_length_is_the_longest_completion_allowed_and_not_the_longest_sampled(policy, rollouts, rewards, name):
+    algorithm, models = ALGORITHMS[name], Models.build(policy, "shared")
+    allowed = [
+        algorithm.Settings(prompts=3, group_size=4, max_new_tokens=n, aggregation="fixed_length") for n in (10, 25)
+    ]
+    pair = [gradient(algorithm, models, rollouts, rewards, config) for config in allowed]
+    assert_equal_up_to_rounding(pair[1] * 2.5, pair[0])
+
+
 # No lesson, no gradient -------------------------------------------------------------------------------------------
 
 
@@ -204,8 +214,9 @@ def test_a_first_step_has_not_moved(policy, tokenizer, rewards, name, temperatur
 def test_metrics_of_a_moved_policy_by_hand(policy, rollouts, rewards):
     shift = torch.where(torch.arange(rollouts.mask.shape[1]) % 2 == 0, 0.3, -0.1) * rollouts.mask
     moved = replace(rollouts, old_logprobs=rollouts.old_logprobs - shift)  # ratios of e^0.3 and e^-0.1 in turn
-    _, metrics = next(ppo.update(Models(policy, Critic(policy)), moved, rewards, PPO(**SIZES)))
-    outside = int((shift == shift.max()).sum())  # e^0.3 = 1.35 lies above 1.2, e^-0.1 = 0.90 inside
+    config = PPO(**SIZES, clip_low=0.4, clip_high=0.3)
+    _, metrics = next(ppo.update(Models(policy, Critic(policy)), moved, rewards, config))
+    outside = int((shift == shift.max()).sum())  # e^0.3 = 1.35 lies above 1.3, e^-0.1 = 0.90 inside
     assert metrics["clip_fraction"] == pytest.approx(outside / rollouts.tokens)
     k3 = torch.exp(shift) - shift - 1  # of the old policy's samples: the ratio is new / old
     assert metrics["old_kl"] == pytest.approx(float(k3.sum()) / rollouts.tokens, rel=1e-3)

@@ -82,7 +82,7 @@ def test_a_sampled_pad_token_before_the_end_is_a_real_token(policy, tokenizer):
 def test_the_first_token_follows_the_policys_distribution(policy, tokenizer, temperature):
     n = 4000
     rollouts = sample(policy, tokenizer, ["7+5="], group_size=n, max_new_tokens=1, temperature=temperature)
-    logits = policy(input_ids=torch.tensor([tokenizer("7+5=")["input_ids"]])).logits[0, -1].double()
+    logits = policy(input_ids=torch.tensor([tokenizer("7+5=")["input_ids"]])).logits[0, -1].detach().double()
     shares = torch.softmax(logits / temperature, dim=-1)
     counts = torch.bincount(rollouts.completion_ids[:, 0], minlength=len(shares)).double()
     common = shares * n >= 5  # chi-square wants at least 5 expected; the rest are one class

@@ -123,6 +123,14 @@ def test_resuming_with_a_model_of_another_shape_is_refused(run, tmp_path, tokeni
         run(out=tmp_path, resume=True, policy=wider)
 
 
+def test_resuming_from_a_broken_checkpoint_is_refused(run, tmp_path):
+    run(out=tmp_path, steps=1)
+    checkpoint = tmp_path / "checkpoint.pt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
+    with pytest.raises(InputError, match="checkpoint.pt"):
+        run(out=tmp_path, resume=True)
+
+
 # Evaluating on the way --------------------------------------------------------------------------------------------
 
 
@@ -138,6 +146,17 @@ def test_evaluating_during_training_changes_nothing(run):
 def test_evaluations_come_before_every_nth_step(run):
     history = run(steps=5, evaluate_every=2, problems=4).history
     assert [row["step"] for row in history if "evaluation" in row] == [0, 2, 4]
+
+
+# Learning ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_algorithm_raises_the_reward(run, name):
+    settings = {"learning_rate": 3e-3, "prompts": 8, "group_size": 8}
+    rewards = [row["reward"] for row in run(name, steps=20, settings=settings).history]
+    first, last = sum(rewards[:3]) / 3, sum(rewards[-3:]) / 3
+    assert last > first + 0.3
 
 
 # Stopping, callbacks, metrics -------------------------------------------------------------------------------------
