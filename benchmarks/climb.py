@@ -79,7 +79,8 @@ def main() -> None:
         if record["manifest"] == header:
             runs = record["runs"]
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    for name, seed in tqdm([(name, seed) for name in VARIANTS for seed in range(len(runs[name]), args.seeds)]):
+    plan = [(name, seed) for name in VARIANTS for seed in range(len(runs[name]), args.seeds)]
+    for name, seed in tqdm(plan):
         runs[name].append(climb(VARIANTS[name], seed, args.steps))
         write_json(args.out, {"manifest": header, "runs": runs})
         late = runs[name][-1]

@@ -43,13 +43,7 @@ class Rollouts:
 
     def __getitem__(self, rows: torch.Tensor) -> Rollouts:
         """The given rows (indices or a boolean mask)."""
-        return Rollouts(
-            self.prompt_ids[rows],
-            self.prompt_mask[rows],
-            self.completion_ids[rows],
-            self.mask[rows],
-            self.old_logprobs[rows],
-        )
+        return Rollouts(*(tensor[rows] for tensor in vars(self).values()))
 
     @property
     def lengths(self) -> torch.Tensor:

@@ -78,23 +78,35 @@ def test_a_sampled_pad_token_before_the_end_is_a_real_token(policy, tokenizer):
     assert (rollouts.old_logprobs[pads] < 0).all()
 
 
+def exact_shares(policy, tokenizer, prompt, temperature):
+    """[V * V] probability of each pair of first tokens, and [V] of each first token; nothing follows the end."""
+    prompt_ids, n = tokenizer(prompt)["input_ids"], len(tokenizer)
+    with torch.no_grad():
+        first = policy(input_ids=torch.tensor([prompt_ids])).logits[0, -1].double()
+        second = policy(input_ids=torch.tensor([[*prompt_ids, token] for token in range(n)])).logits[:, -1].double()
+    first, second = (torch.softmax(x / temperature, dim=-1) for x in (first, second))
+    second[tokenizer.eos_token_id] = torch.nn.functional.one_hot(torch.tensor(tokenizer.pad_token_id), n)
+    return (first.unsqueeze(1) * second).flatten()
+
+
 @pytest.mark.parametrize("temperature", [0.5, 1.0])
-def test_the_first_token_follows_the_policys_distribution(policy, tokenizer, temperature):
-    n = 4000
-    rollouts = sample(policy, tokenizer, ["7+5="], group_size=n, max_new_tokens=1, temperature=temperature)
-    logits = policy(input_ids=torch.tensor([tokenizer("7+5=")["input_ids"]])).logits[0, -1].detach().double()
-    shares = torch.softmax(logits / temperature, dim=-1)
-    counts = torch.bincount(rollouts.completion_ids[:, 0], minlength=len(shares)).double()
-    common = shares * n >= 5  # chi-square wants at least 5 expected; the rest are one class
-    observed = [*counts[common].tolist(), float(counts[~common].sum())]
-    wanted = [*(n * shares[common]).tolist(), float(n * shares[~common].sum())]
-    pairs = [(o, w) for o, w in zip(observed, wanted, strict=True) if w > 0]
-    assert len(pairs) >= 5
-    assert stats.chisquare(*zip(*pairs, strict=True)).pvalue > 0.001
+def test_the_first_two_tokens_follow_the_policys_distribution(policy, tokenizer, temperature):
+    # Rows with the same text so far share one forward pass, but each draws for itself.
+    n, prompts = 4000, ["7+5=", "1+1+1="]
+    rollouts = sample(policy, tokenizer, prompts, group_size=n, max_new_tokens=2, temperature=temperature)
+    pairs = rollouts.completion_ids[:, 0] * len(tokenizer) + rollouts.completion_ids[:, 1]
+    for p, prompt in enumerate(prompts):
+        shares = exact_shares(policy, tokenizer, prompt, temperature)
+        counts = torch.bincount(pairs[p * n : (p + 1) * n], minlength=len(shares)).double()
+        assert (counts[shares == 0] == 0).all()
+        common = shares * n >= 5  # chi-square wants at least 5 expected; the rest are one class
+        observed = [*counts[common].tolist(), float(counts[~common].sum())]
+        wanted = [*(n * shares[common]).tolist(), float(n * shares[~common].sum())]
+        assert len(wanted) >= 10
+        assert stats.chisquare(observed, wanted).pvalue > 0.001
 
 
-def test_the_second_token_follows_the_first(policy, tokenizer):
-    # Rows that have ended leave the batch; the cache of the others must move with them.
+def test_rows_that_have_ended_leave_the_others_as_they_were(policy, tokenizer):
     rollouts = sample(policy, tokenizer, ["7+5=", "1+1+1="], group_size=400, max_new_tokens=3)
     assert (rollouts.lengths == 1).any()
     torch.testing.assert_close(score(policy, rollouts), rollouts.old_logprobs, **CLOSE)
@@ -180,6 +192,22 @@ def test_rows_left_out_keep_the_old_logprobs_without_gradient(policy, other_poli
     assert torch.equal(part[~needed], rollouts.old_logprobs[~needed])
     none = score(policy, rollouts, needed=torch.zeros_like(needed))
     assert not none.requires_grad and torch.equal(none, rollouts.old_logprobs)
+
+
+def test_rows_with_the_same_text_are_read_once_and_each_gets_its_gradient(policy, rollouts):
+    rows = torch.tensor([0, 7, 7, 3, 0, 7])
+    weights = torch.randn(6, 1)
+    read = []
+    hook = policy.model.register_forward_pre_hook(
+        lambda _, arguments, named: read.append(len(named["input_ids"])), with_kwargs=True
+    )
+    together = score(policy, rollouts[rows])
+    hook.remove()
+    assert sum(read) == 3
+    alone = torch.cat([score(policy, rollouts[rows[i : i + 1]]) for i in range(6)])
+    torch.testing.assert_close(together, alone, **CLOSE)
+    for a, b in zip(*(gradients(policy, (weights * x).sum()) for x in (together, alone)), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
 # Values -----------------------------------------------------------------------------------------------------------
