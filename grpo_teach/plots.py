@@ -53,7 +53,7 @@ def learning_curves(histories: dict[str, list[dict]]) -> Figure:
             low, high = zip(*(e["interval"] for _, e in points), strict=True)
             accuracy.fill_between(x, low, high, color=COLOURS[name], alpha=0.12, linewidth=0)
             length.plot(spent[1:], [row["length"] for row in rows], **look)
-        accuracy.legend(frameon=False, loc="lower right")
+        figure.legend(*accuracy.get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=4)
         return figure
 
 

@@ -213,6 +213,14 @@ def test_rows_with_the_same_text_are_read_once_and_each_gets_its_gradient(policy
 # Values -----------------------------------------------------------------------------------------------------------
 
 
+def test_the_same_completion_of_different_prompts_is_scored_for_each(policy, tokenizer):
+    prompts = ["1+2=", "5+9=", "1+2=", "3+4+5="]
+    scored = score(policy, from_text(tokenizer, prompts, ["3"] * 4))
+    for row, prompt in zip(scored.tolist(), prompts, strict=True):
+        naive = naive_logprobs(policy, tokenizer, prompt, tokenizer("3")["input_ids"] + [tokenizer.eos_token_id], 1.0)
+        assert row == pytest.approx(naive, abs=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["shared", "separate"])
 def test_values_are_the_heads_reading_of_the_state_before_each_token(policy, tokenizer, rollouts, kind):
     critic = Critic(policy, kind)
