@@ -24,7 +24,7 @@ __all__ = [
     "random_states",
     "restore_random_states",
 ]
-__all__ += ["save_checkpoint", "write_json"]
+__all__ += ["save_checkpoint", "seed_everything", "write_json"]
 
 
 def manifest(config: dict, seed: int) -> dict:
@@ -78,6 +78,13 @@ def _replace(path: Path, write) -> None:
 def write_json(path: Path, value: dict) -> None:
     """Write JSON atomically."""
     _replace(path, lambda file: file.write((json.dumps(value, indent=1) + "\n").encode()))
+
+
+def seed_everything(seed: int) -> None:
+    """Seed every generator whose state :func:`random_states` notes."""
+    torch.manual_seed(seed)  # CUDA's too
+    random.seed(seed)
+    numpy.random.seed(seed % 2**32)
 
 
 def random_states() -> dict:

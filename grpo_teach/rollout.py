@@ -106,14 +106,12 @@ def sample(
     Returns:
         Rollouts of P*G rows in prompt order.
     Raises:
-        ValueError: for an empty list of prompts, or a temperature that is not positive.
+        ValueError: for an empty list of prompts, or a number that is not positive.
         FloatingPointError: if the policy's logits are NaN or infinite.
     Draws from torch's global random state.
     """
-    if not temperature > 0:
-        raise ValueError(f"temperature must be positive, got {temperature}")
-    if not prompts:
-        raise ValueError("there is nothing to sample: the list of prompts is empty")
+    if not (prompts and temperature > 0 and group_size > 0 and max_new_tokens > 0):
+        raise ValueError("sample needs a prompt, and a temperature, group_size and max_new_tokens above 0")
     was_training = policy.training
     policy.eval()
     prompt_ids, prompt_mask = _encode_prompts(tokenizer, prompts, policy.device)
@@ -134,6 +132,7 @@ def sample(
     branch = running // group_size  # for each of them the row of logits and cache that holds its text so far
     for t in range(max_new_tokens):
         if not torch.isfinite(logits).all():
+            policy.train(was_training)
             raise FloatingPointError(f"the log-probabilities of completion token {t} are not finite")
         probabilities = torch.softmax(logits.float() / temperature, dim=-1)[branch]
         ids = torch.multinomial(probabilities, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +12,9 @@ from grpo_teach.errors import InputError
 __all__ = ["Settings", "setting"]
 
 
-def setting(default: Any, meaning: str, choices: tuple = ()) -> Any:
+def setting(default: Any, meaning: str, choices: tuple = (), most: float = math.inf) -> Any:
     """A field with its meaning, unit and the paper's value; the command line shows the same text."""
-    return dataclasses.field(default=default, metadata={"meaning": meaning, "choices": choices})
+    return dataclasses.field(default=default, metadata={"meaning": meaning, "choices": choices, "most": most})
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,13 @@ class Settings:
             value, choices = getattr(self, field.name), field.metadata["choices"]
             if choices and value not in choices:
                 raise InputError(f"{field.name} must be one of {', '.join(map(str, choices))}; got {value!r}")
-            if isinstance(field.default, int) and (not isinstance(value, int) or value < 1):
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if isinstance(field.default, int) and (not number or not isinstance(value, int) or value < 1):
                 raise InputError(f"{field.name} must be a whole number of at least 1, got {value!r}")
-            if isinstance(field.default, float) and not 0 <= value < float("inf"):
+            if isinstance(field.default, float) and not (number and math.isfinite(value) and value >= 0):
                 raise InputError(f"{field.name} must be a finite number of at least 0, got {value!r}")
+            if isinstance(field.default, float) and value > field.metadata["most"]:
+                raise InputError(f"{field.name} must be at most {field.metadata['most']}, got {value!r}")
         for name in ("temperature", "learning_rate", "max_grad_norm"):
             if getattr(self, name) <= 0:
                 raise InputError(f"{name} must be above 0, got {getattr(self, name)!r}")

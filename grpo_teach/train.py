@@ -40,7 +40,9 @@ class Trainer:
     history: list[dict] = field(default_factory=list)
 
     def __post_init__(self):
-        torch.manual_seed(self.seed)
+        records.seed_everything(self.seed)
+        # The reference is the policy that the run starts from, so a run resumed from another would be another run.
+        self.start = f"{sum(float(p.detach().double().abs().sum()) for p in self.models.policy.parameters()):.7g}"
         self.prompt_generator = torch.Generator().manual_seed(self.seed)  # its state is the position in the data
         self.parameters = [p for p in self.models.trainable().parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=self.config.learning_rate, weight_decay=0.0, fused=True)
@@ -82,6 +84,7 @@ class Trainer:
                 grad_norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, config.max_grad_norm))
                 self._must_be_finite("gradient", grad_norm)
                 self.optimizer.step()
+                self._must_be_finite("weights' sum", float(sum(p.detach().sum() for p in self.parameters)))
                 row |= {"loss": float(loss.detach()), "grad_norm": grad_norm}
             row |= metrics
         self.tokens += rollouts.tokens
@@ -104,7 +107,7 @@ class Trainer:
     def identity(self) -> dict:
         """What must be the same for a run to be the same run."""
         run = {"algorithm": self.algorithm.label, "task": repr(self.task), "seed": self.seed}
-        return run | dataclasses.asdict(self.config)
+        return run | {"starting_weights": self.start} | dataclasses.asdict(self.config)
 
     def state(self) -> dict:
         """Everything a later process needs to go on as if nothing had happened."""
@@ -124,16 +127,13 @@ class Trainer:
         """Take up a state that :meth:`state` gave.
 
         Raises:
-            InputError: if it was made with other settings or another model.
+            InputError: if it was made with other settings or from another policy.
         """
         mine = self.identity()
         differing = sorted(k for k in mine.keys() | state["config"].keys() if mine.get(k) != state["config"].get(k))
         if differing:
             raise InputError(f"the checkpoint was made with other settings: {', '.join(differing)}")
-        try:
-            self.models.trainable().load_state_dict(state["models"])
-        except RuntimeError as error:
-            raise InputError("the checkpoint belongs to a model of another shape") from error
+        self.models.trainable().load_state_dict(state["models"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
         self.history = list(state["history"])
@@ -190,7 +190,6 @@ def train(
     if steps is None and tokens is None:
         raise InputError("say when to stop: give steps or tokens")
     folder = records.output_folder(out) if out is not None else None
-    # Built before the seed is set: a critic's weights start at 0 and draw nothing that matters.
     models = Models.build(policy, critic=getattr(config, "critic", None))
     trainer = Trainer(models, tokenizer, task, algorithm, config, seed)
     checkpoint = folder / "checkpoint.pt" if folder else None

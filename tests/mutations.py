@@ -110,7 +110,7 @@ ROLLOUT = [
     ("output.logits[:, -1], prompt_mask", "output.logits[:, -1], torch.ones_like(prompt_mask)"),
     ("+ ids[going_on, 0]", "+ ids[: len(going_on), 0]"),
     ("cache.batch_select_indices(stems)", "cache.batch_select_indices(stems.flip(0))"),
-    ("policy.train(was_training)", "policy.train()"),
+    ("policy.train(was_training)\n    return", "policy.train()\n    return"),
     ("mask[b, : len(row) + 1] = 1.0", "mask[b, : len(row)] = 1.0"),
     ("rows = rows[needed]", "rows = rows[~needed]"),
     ("torch.cat([rollouts.prompt_mask,", "torch.cat([torch.ones_like(rollouts.prompt_mask),"),

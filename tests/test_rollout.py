@@ -131,14 +131,18 @@ def test_sampling_leaves_the_policys_mode_and_gradients_alone(policy, tokenizer,
 def test_nan_logits_are_reported(policy, tokenizer):
     with torch.no_grad():
         policy.model.norm.weight[0] = float("nan")
+    policy.train()
     with pytest.raises(FloatingPointError, match="token 0"):
         sample(policy, tokenizer, PROMPTS)
+    assert policy.training
 
 
-@pytest.mark.parametrize("prompts, temperature", [([], 1.0), (PROMPTS, 0.0), (PROMPTS, -1.0)])
-def test_impossible_requests_are_refused(policy, tokenizer, prompts, temperature):
-    with pytest.raises(ValueError, match="empty|temperature"):
-        sample(policy, tokenizer, prompts, temperature=temperature)
+@pytest.mark.parametrize("bad", [{"temperature": 0.0}, {"temperature": -1.0}, {"group_size": 0}, {"max_new_tokens": 0}])
+def test_impossible_requests_are_refused(policy, tokenizer, bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        sample(policy, tokenizer, PROMPTS, **bad)
+    with pytest.raises(ValueError, match="prompt"):
+        sample(policy, tokenizer, [])
 
 
 # Scoring ----------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import random
 import numpy
 import pytest
 import torch
+from conftest import small_policy
 from states import differences, run_differences
 
 from grpo_teach import ALGORITHMS, ChainSum, InputError, TrainingDiverged, train
@@ -116,11 +117,13 @@ def test_resuming_with_other_settings_is_refused_by_name(run, tmp_path, change, 
         run(out=tmp_path, resume=True, **change)
 
 
-def test_resuming_with_a_model_of_another_shape_is_refused(run, tmp_path, tokenizer):
+def test_resuming_from_another_starting_policy_is_refused(run, tmp_path, tokenizer):
     run(out=tmp_path, steps=1)
     wider = tiny_policy(tokenizer, hidden_size=48, heads=2, intermediate_size=64)
-    with pytest.raises(InputError, match="shape"):
-        run(out=tmp_path, resume=True, policy=wider)
+    same_shape = small_policy(tokenizer, seed=1)
+    for other in (wider, same_shape):
+        with pytest.raises(InputError, match="starting_weights"):
+            run(out=tmp_path, resume=True, policy=other)
 
 
 def test_resuming_from_a_broken_checkpoint_is_refused(run, tmp_path):
@@ -258,3 +261,23 @@ def test_nan_stops_the_run_and_keeps_the_last_checkpoint(run, tmp_path, template
     run(out=tmp_path / "run", resume=True)  # from the checkpoint after two steps, with the fault removed
     run(out=tmp_path / "whole")
     assert run_differences(tmp_path / "whole", tmp_path / "run") == []
+
+
+def test_weights_that_overflow_stop_the_run_before_they_are_saved(run, tmp_path):
+    with pytest.raises(TrainingDiverged, match="step 0.*weights"):
+        run(out=tmp_path, settings={"learning_rate": 1e38, "epochs": 1, "minibatches": 1}, checkpoint_every=1)
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+def test_the_seed_decides_what_a_task_draws_from_pythons_and_numpys_generators(run):
+    class Drawing(AnyDigit):
+        def reward(self, completions, problems):
+            shape = len(problems), len(completions) // len(problems)
+            return torch.tensor([random.random() + numpy.random.rand() for _ in completions]).reshape(shape)
+
+    first, second, other = (
+        run(task=Drawing(2), steps=2, seed=seed, resume=again).history
+        for seed, again in ((1, False), (1, True), (2, False))
+    )
+    assert differences(first, second) == []
+    assert first[0]["reward"] != other[0]["reward"]

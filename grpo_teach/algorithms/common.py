@@ -43,7 +43,8 @@ def metrics(
 
     Returns:
         ``old_kl``: mean k3 from the sampling policy, nats a token; with a clip, ``clip_fraction``: the share of
-        tokens whose ratio lies outside ``[1 - clip_low, 1 + clip_high]``. Both are 0 on a first update.
+        tokens whose ratio lies outside ``[1 - clip_low, 1 + clip_high]``. Both
+        start at 0; rows left unscored count as unmoved.
     """
     tokens = batch.mask.sum().clamp(min=1)
     # Sampled from the old policy, so KL(old || new) is what k3 with the two in this order estimates.

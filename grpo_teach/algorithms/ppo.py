@@ -26,8 +26,8 @@ class PPO(Settings):
 
     clip_low: float = setting(0.2, "how far the ratio may fall below 1 (PPO: 0.2)")
     clip_high: float = setting(0.2, "how far the ratio may rise above 1 (PPO: 0.2, DAPO: 0.28)")
-    gamma: float = setting(1.0, "discount a token (InstructGPT: 1)")
-    lam: float = setting(0.95, "GAE's decay a token (PPO: 0.95)")
+    gamma: float = setting(1.0, "discount a token (InstructGPT: 1)", most=1.0)
+    lam: float = setting(0.95, "GAE's decay a token (PPO: 0.95)", most=1.0)
     kl_coefficient: float = setting(0.0, "beta of the KL reward penalty, reward a nat (InstructGPT: 0.02)")
     value_coefficient: float = setting(0.1, "weight of the value loss (TRL: 0.1)")
     value_clip: float = setting(0.2, "largest useful step of a value, units of reward (TRL: 0.2)")

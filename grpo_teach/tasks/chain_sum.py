@@ -41,7 +41,6 @@ class ChainSum:
 
     addends: tuple[int, ...] | int = 5
     held_out: tuple[int, ...] = ()
-    name = "chain_sum"
 
     def __post_init__(self):
         lengths = (self.addends,) if isinstance(self.addends, int) else tuple(self.addends)
