@@ -15,8 +15,6 @@ from torch import nn
 
 from grpo_teach.losses import token_logprobs
 
-__all__ = ["Rollouts", "from_text", "sample", "score", "score_with_values"]
-
 ROWS_A_PASS = 64  # rows scored in one forward pass: sorted by length, so that short rows carry little padding
 
 

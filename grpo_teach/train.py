@@ -19,8 +19,6 @@ from grpo_teach.losses import kl_k3
 from grpo_teach.policy import Models
 from grpo_teach.rollout import sample, score
 
-__all__ = ["Trainer", "train"]
-
 KL_ROWS = 16  # rows of each batch on which the distance to the base is monitored
 
 
