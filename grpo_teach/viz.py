@@ -1,4 +1,4 @@
-"""Pure views of the source: an algorithm's update, and what changed from its neighbour."""
+"""Pure views of the live source: a function, an algorithm's update, and what changed from its neighbour."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ import inspect
 
 from grpo_teach.algorithms import ALGORITHMS
 
-__all__ = ["update_diff", "update_source"]
+__all__ = ["show_diff", "show_source", "source", "update_diff", "update_source"]
+
+
+def source(function) -> str:
+    """The live source of a function, without its docstring."""
+    text = inspect.getsource(function)
+    head, docstring, body = text.partition('    """')
+    return head + body.split('"""\n', 1)[1] if docstring else text
 
 
 def update_source(name: str) -> str:
     """The live source of an algorithm's ``update``, without its docstring."""
-    source = inspect.getsource(ALGORITHMS[name].update)
-    head, docstring, body = source.partition(f'    """{inspect.getdoc(ALGORITHMS[name].update)}"""\n')
-    return head + body if docstring else source
+    return source(ALGORITHMS[name].update)
 
 
 def update_diff(before: str, after: str) -> str:
@@ -25,3 +30,19 @@ def update_diff(before: str, after: str) -> str:
     """
     lines = difflib.ndiff(update_source(before).splitlines(), update_source(after).splitlines())
     return "\n".join(line for line in lines if not line.startswith("?"))
+
+
+def _code_block(text: str, language: str):
+    from IPython.display import Markdown
+
+    return Markdown(f"```{language}\n{text.rstrip()}\n```")
+
+
+def show_source(*functions):
+    """Functions as the package runs them, for a notebook; without docstrings."""
+    return _code_block("\n\n".join(map(source, functions)), "python")
+
+
+def show_diff(before: str, after: str):
+    """:func:`update_diff`, for a notebook."""
+    return _code_block(update_diff(before, after), "diff")

@@ -193,7 +193,33 @@ GRPO = [
     ("batch.mask, config.aggregation, config.max_new_tokens", "batch.mask, 'sequence_mean'"),
 ]
 
+EXACT = [
+    ("estimates - mean).square().sum(dim=1))", "estimates).square().sum(dim=1))"),
+    ("estimates - mean).square().sum(dim=1))", "estimates - mean).square().mean(dim=1))"),
+    ("* n / (n - 1)", "* 1.0"),
+    ("estimates.std(dim=0) / n**0.5", "estimates.std(dim=0) / n"),
+    ("distances.std() / n**0.5", "distances.std()"),
+    ("1.959964 * distances", "distances"),
+    ("] + list(itertools.product(range(eos), repeat=longest))", "]"),
+    ("torch.tensor([row[completion[:t]]", "torch.tensor([row[completion[:t][::-1]]"),
+    ("(each * self.mask).sum(dim=1)", "each.sum(dim=1)"),
+    ("(self.probabilities(table) * rewards).sum()", "(self.probabilities(table).detach() * rewards).sum()"),
+    ("(p.exp() * (p - q)).sum()", "(q.exp() * (p - q)).sum()"),
+    ("(p.exp() * (p - q)).sum()", "(p.exp().detach() * (p - q)).sum()"),
+    ("@ self.passes()) / self.visits(table)", "@ self.passes())"),
+    ("[groups].prod(dim=1)", "[groups].sum(dim=1)"),
+    ("torch.multinomial(p, number", "torch.multinomial(torch.ones_like(p), number"),
+    ("chosen - torch.softmax(", "torch.softmax("),
+    ("surprise.unsqueeze(-2) * self.mask[..., None, None]", "surprise.unsqueeze(-2)"),
+    ('"nt,ntk->nk"', '"nt,nsk->nk"'),
+    ("groups.shape[1] * lengths", "lengths"),
+    ("lengths.sum(dim=1, keepdim=True)", "lengths.sum()"),
+    ("float(groups.shape[1] * length)", "float(groups.shape[1])"),
+    ("weights.scatter_add_(", "weights.scatter_("),
+]
+
 FILES = {
+    "exact.py": EXACT,
     "advantages.py": ADVANTAGES,
     "losses.py": LOSSES,
     "rollout.py": ROLLOUT,
