@@ -8,6 +8,7 @@ writes the set-up cell of every notebook from ``book/setup_cell.py`` and the rep
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -63,6 +64,7 @@ def store(path: Path) -> None:
 
 
 def main() -> int:
+    os.environ["GRPO_TEACH_PROGRESS"] = os.devnull  # the stored notebooks are nobody's: nothing is solved in them
     parser = argparse.ArgumentParser(description=__doc__.split(":")[0])
     parser.add_argument("notebooks", nargs="*", type=Path, help="which; without any, all of notebooks/")
     chosen = parser.parse_args().notebooks or sorted((ROOT / "notebooks").glob("*.ipynb"))

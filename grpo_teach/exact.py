@@ -95,7 +95,7 @@ class ExactWorld:
         return table[self.states]
 
     def sequence_logprobs(self, table: torch.Tensor) -> torch.Tensor:
-        """[N] the exact log-probability of each completion, in nats."""
+        """[N] the exact log-probability of each completion, in nats; book Eq. (1.1)."""
         each = torch.log_softmax(self.logits(table), dim=-1).gather(-1, self.ids.unsqueeze(-1)).squeeze(-1)
         return (each * self.mask).sum(dim=1)
 
@@ -104,11 +104,11 @@ class ExactWorld:
         return self.sequence_logprobs(table).exp()
 
     def objective(self, table: torch.Tensor, rewards: torch.Tensor) -> torch.Tensor:
-        """J, the exact expected reward."""
+        """J, the exact expected reward; book Eq. (1.3)."""
         return (self.probabilities(table) * rewards).sum()
 
     def objective_gradient(self, table: torch.Tensor, rewards: torch.Tensor) -> torch.Tensor:
-        """[S, V] the exact gradient of J, by differentiating the sum over all completions."""
+        """[S, V] the exact gradient of J, by differentiating the sum over all completions; book Eq. (3.1)."""
         return torch.autograd.grad(self.objective(table, rewards), table)[0]
 
     def kl(self, table: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:

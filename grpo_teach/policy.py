@@ -108,7 +108,7 @@ class Critic(nn.Module):
 
     ``kind="shared"`` is a linear value head on the policy's own last hidden state, so that both learn one trunk;
     ``kind="separate"`` is a copy of the policy's trunk with a head of its own: a second model of the same size.
-    The head starts at 0, so that the first advantages are the plain returns.
+    The head starts at 0, so that with ``lam=1`` the first advantages are the plain returns.
     Source: Ouyang et al. (arXiv 2203.02155) for the separate critic; book Eq. (4.6).
     """
 

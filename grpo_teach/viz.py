@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import inspect
+import textwrap
 
 from grpo_teach.algorithms import ALGORITHMS
 
@@ -12,9 +14,12 @@ __all__ = ["show_diff", "show_source", "source", "update_diff", "update_source"]
 
 def source(function) -> str:
     """The live source of a function, without its docstring."""
-    text = inspect.getsource(function)
-    head, docstring, body = text.partition('    """')
-    return head + body.split('"""\n', 1)[1] if docstring else text
+    text = textwrap.dedent(inspect.getsource(function))
+    definition, lines = ast.parse(text).body[0], text.splitlines(keepends=True)
+    if ast.get_docstring(definition):
+        docstring = definition.body[0]
+        del lines[docstring.lineno - 1 : docstring.end_lineno]
+    return "".join(lines)
 
 
 def update_source(name: str) -> str:

@@ -81,3 +81,54 @@ def test_the_address_of_the_repository_stands_in_one_place():
         if read and address in path.read_text(encoding="utf-8", errors="ignore"):
             holders.append(name)
     assert holders == ["_config.yml"]
+
+
+# Exercises -------------------------------------------------------------------------------------------------------
+
+SOLUTION = {
+    "cellView": "form",
+    "jupyter": {"source_hidden": True},
+    "mystnb": {"code_prompt_show": "Show solution", "code_prompt_hide": "Hide solution"},
+}
+
+
+def tagged(cell) -> set[str]:
+    return set(cell.metadata.get("tags", []))
+
+
+def test_an_exercise_is_a_stub_a_check_a_hint_and_a_folded_solution(notebook):
+    cells = notebook.cells
+    for i, cell in enumerate(cells):
+        if "exercise" in tagged(cell):
+            before, check, hint, solution = cells[i - 1], cells[i + 1], cells[i + 2], cells[i + 3]
+            (name,) = re.findall(r"^def (\w+)", cell.source, flags=re.M)
+            number = re.search(r"### Exercise (\d+\.\d+)", before.source).group(1)
+            assert "Difficulty" in before.source and "minutes" in before.source
+            assert tagged(check) == {"check"}
+            assert f'exercises.check("{name}", {name})' in check.source
+            assert hint.source.startswith("<details><summary>Hint</summary>")
+            assert tagged(solution) == {"solution", "hide-cell"}
+            assert {k: solution.metadata.get(k) for k in SOLUTION} == SOLUTION
+            assert solution.source.startswith(f"# @title Solution {number}\n")
+            assert cell.source.split("(")[0] in solution.source
+
+
+def test_the_stored_notebook_is_the_unsolved_one(notebook):
+    for cell in notebook.cells:
+        if "check" in tagged(cell):
+            assert all("not attempted yet" in output.data["text/plain"] for output in cell.outputs)
+
+
+def test_later_cells_use_the_packages_functions_and_not_the_learners(notebook):
+    names = {name for c in notebook.cells if "exercise" in tagged(c) for name in re.findall(r"def (\w+)", c.source)}
+    for cell in code_cells(notebook):
+        if not tagged(cell) & {"exercise", "check", "solution"}:
+            for name in names:
+                assert not re.search(rf"(?<![\w.\"]){name}\(", cell.source), name
+                assert not re.search(rf"import .*\b{name}\b", cell.source), name
+
+
+def test_source_that_is_shown_is_checked_against_the_stored_output(notebook):
+    for cell in code_cells(notebook):
+        if "show_source(" in cell.source or "show_diff(" in cell.source:
+            assert "nbval-check-output" in tagged(cell)

@@ -6,8 +6,9 @@ r"""Group relative policy optimisation: the group's mean and spread take the cri
     \quad A_i = \frac{R_i - \mathrm{mean}(R)}{\mathrm{std}(R)}
 
 Book Eq. (5.1) to (5.7). Source: DeepSeekMath (arXiv 2402.03300) Eq. (3) and (4); ``ratio="sequence"`` is the form of
-DeepSeek-R1 (arXiv 2501.12948) Eq. (1). Departs from the paper in two points: 1e-4 is added to the std, and
-by default all tokens weigh the same (``aggregation="token_mean"``); ``"sequence_mean"`` is the published 1/abs(o).
+DeepSeek-R1 (arXiv 2501.12948) Eq. (1), (5.10) in the book. Departs from the paper in two points: 1e-4 is added to the
+std, and by default all tokens weigh the same (``aggregation="token_mean"``); the published 1/abs(o) is
+``"sequence_mean"``.
 Under ``ratio="sequence"`` k3 stays a token's, where R1's Eq. (2) takes it of the whole sequence.
 """
 

@@ -5,7 +5,7 @@ r"""Proximal policy optimisation for language models: ratio, clip, critic, and K
     \min\big(\rho_t A_t,\ \mathrm{clip}(\rho_t, 1-\epsilon, 1+\epsilon) A_t\big)\Big] - c_v L_\text{value},
     \quad r_t = -\beta \log\frac{\pi_\text{old}}{\pi_\text{ref}} + R\,[t = T]
 
-Book Eq. (4.3) to (4.7). Sources: PPO (arXiv 1707.06347) Eq. (7); DeepSeekMath (arXiv 2402.03300) Eq. (1) and (2).
+Book Eq. (4.3) to (4.8). Sources: PPO (arXiv 1707.06347) Eq. (7); DeepSeekMath (arXiv 2402.03300) Eq. (1) and (2).
 Departs from the paper in one point: no entropy bonus, as is usual for language models.
 """
 

@@ -1,0 +1,83 @@
+"""Chapter 05: group-relative advantages, k3, the sequence mean, the whole GRPO loss."""
+
+from __future__ import annotations
+
+import torch
+
+from grpo_teach.advantages import group_relative_advantages, per_token
+from grpo_teach.exercises.exercise import Exercise
+from grpo_teach.losses import aggregate, kl_k1, kl_k2, kl_k3
+
+# group_relative_advantages(rewards [P,G]) -> [P,G] ---------------------------------------------------------------
+
+EPS = 1e-4
+
+
+def _centred(rewards):
+    return rewards - rewards.mean(dim=1, keepdim=True)
+
+
+def _row_std(rewards, ddof=1):
+    return rewards.std(dim=1, keepdim=True, correction=ddof)
+
+
+def _over_prompts(rewards):
+    centred = rewards - rewards.mean(dim=0)
+    return centred / ((centred**2).sum(dim=0) / (len(rewards) - 1)).sqrt()  # torch's std of one number warns
+
+
+def _over_range(rewards):
+    low, high = rewards.amin(dim=1, keepdim=True), rewards.amax(dim=1, keepdim=True)
+    return (rewards - low) / (high - low + EPS)
+
+# kl_k3(logprobs [B,T], ref_logprobs [B,T]) -> [B,T] --------------------------------------------------------------
+
+# aggregate_sequence_mean(token_loss [B,T], mask [B,T]) -> scalar -------------------------------------------------
+
+
+def _sequence_mean(token_loss, mask):
+    return aggregate(token_loss, mask, "sequence_mean")
+
+
+def _sum(token_loss, mask, *dims):
+    return (token_loss * mask).sum(dim=dims or None)
+
+# grpo_loss(logprobs, old_logprobs, ref_logprobs, rewards [P,G], mask, clip_eps, beta) -> scalar ------------------
+
+
+def _k3(new, old, ref, a):
+    return kl_k3(new, ref)
+
+
+def _token_ratio(new, old, mask):
+    return (new - old).exp()
+
+
+def _sequence_ratio(new, old, mask):
+    return ((new - old) * mask).sum(dim=1, keepdim=True).exp()
+
+
+def _mean_ratio(new, old, mask):
+    return (((new - old) * mask).sum(dim=1, keepdim=True) / mask.sum(dim=1, keepdim=True)).exp()
+
+
+def _grpo(ratio=_token_ratio, pick=torch.minimum, centre=1.0, sign=1.0, kl=_k3, how="sequence_mean",
+          rows=torch.flatten, advantages=group_relative_advantages):  # fmt: skip
+    """GRPO's loss as it should be; with any argument, a loss in which that part is mistaken."""
+
+    def loss(new, old, ref, rewards, mask, eps, beta):
+        a = per_token(rows(advantages(rewards)), torch.ones_like(new))
+        rho = ratio(new, old, mask)
+        policy_loss = -sign * pick(rho * a, rho.clamp(centre - eps, centre + eps) * a)
+        counted, way = (torch.ones_like(mask), "sequence_mean") if how == "unmasked" else (mask, how)
+        return aggregate(policy_loss + beta * kl(new, old, ref, a), counted, way, mask.shape[1])
+
+    return loss
+
+
+EXERCISES = [
+    Exercise("group_relative_advantages", 5, group_relative_advantages, globals(), rtol=3e-3),
+    Exercise("kl_k3", 5, kl_k3, globals(), gradient=("logprobs",)),
+    Exercise("aggregate_sequence_mean", 5, _sequence_mean, globals(), gradient=("token_loss",)),
+    Exercise("grpo_loss", 5, _grpo(), globals(), gradient=("logprobs",), rtol=3e-3),
+]

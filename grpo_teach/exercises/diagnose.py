@@ -1,0 +1,230 @@
+"""From a learner's function to a verdict: compare with the reference, then find the mistake that fits.
+
+The reference is the package's own function. A known mistake is a function too: a learner who makes it computes the
+same wrong numbers in every case that fails. What no known mistake explains is still described: a wrong sign, a
+factor, a shape, a missing gradient, or the first case in which it goes wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from grpo_teach.exercises.exercise import TEXTS, Case, Exercise
+from grpo_teach.exercises.report import Verdict
+from grpo_teach.exercises.sandbox import Outcome, from_book, is_stub, run
+
+__all__ = ["examine"]
+
+
+def _real(case: Case, value: torch.Tensor) -> torch.Tensor:
+    """What counts of a result: the real tokens where it is given per token, else all of it."""
+    mask = case.inputs.get("mask")
+    if isinstance(mask, torch.Tensor) and mask.shape == value.shape:
+        return value[mask.bool()]
+    return value
+
+
+def _close(a: torch.Tensor, b: torch.Tensor, rtol: float) -> bool:
+    return a.shape == b.shape and torch.allclose(a, b, rtol=rtol, atol=1e-5, equal_nan=True)
+
+
+class _Comparison:
+    """The learner's outcomes beside what other functions give in the same cases."""
+
+    def __init__(self, exercise: Exercise, function: Callable):
+        self.exercise, self.cases = exercise, exercise.cases
+        self.expected = [self.outcome(exercise.reference, case) for case in self.cases]
+        self.got = self.outcomes(function)
+        self.failing = [i for i in range(len(self.cases)) if not self.agrees(i, self.expected[i])]
+
+    def outcome(self, function: Callable, case: Case) -> Outcome:
+        return run(function, case.inputs, self.exercise.gradient, self.exercise.unpack)
+
+    def outcomes(self, function: Callable) -> list[Outcome]:
+        found = [self.outcome(function, case) for case in self.cases]
+        for outcome, expected in zip(found, self.expected, strict=True):
+            if outcome.value is not None and outcome.value.shape == (1,) and expected.value.dim() == 0:
+                outcome.value, outcome.remarks = outcome.value.squeeze(), (*outcome.remarks, "shape_of_one")
+        return found
+
+    def agrees(self, i: int, other: Outcome, gradients: bool = True, factor: float = 1.0) -> bool:
+        got, case = self.got[i], self.cases[i]
+        if got.value is None or other.value is None or got.value.shape != other.value.shape:
+            return False
+        if not _close(_real(case, got.value), factor * _real(case, other.value), self.exercise.rtol):
+            return False
+        if not gradients or not self.exercise.gradient:
+            return True
+        if got.gradients is None or other.gradients is None:
+            return got.gradients is other.gradients
+        pairs = zip(got.gradients, other.gradients, strict=True)
+        return all(_close(a, factor * b, self.exercise.rtol) for a, b in pairs)
+
+    def fits(self, other: list[Outcome], gradients: bool = True, factor: float = 1.0) -> int:
+        """In how many cases the learner's results equal these; 0 if not in all the failing ones.
+
+        Where a result is a single number without gradient, many mistakes look alike in a few cases: all must agree.
+        """
+        agreeing = {i for i in range(len(self.cases)) if self.agrees(i, other[i], gradients, factor)}
+        coarse = not self.exercise.gradient and all(e.value.dim() == 0 for e in self.expected)
+        wanted = range(len(self.cases)) if coarse else self.failing
+        return len(agreeing) if agreeing.issuperset(wanted) else 0
+
+    def known_mistake(self, gradients: bool, sign: float = 1.0) -> str | None:
+        fits = {}
+        for name, mistake in self.exercise.mistakes.items():
+            outcomes = self.outcomes(mistake)
+            fits[name] = max(self.fits(outcomes, gradients, sign * factor) for factor in self.exercise.factors)
+        best = max(fits, key=fits.get)  # the first listed of equally good ones
+        return best if fits[best] else None
+
+    def factors(self) -> list[float] | None:
+        """By what number the right result must be multiplied in each case, if there is one; else None."""
+        found = []
+        for i, (got, expected) in enumerate(zip(self.got, self.expected, strict=True)):
+            if got.value is None or got.value.shape != expected.value.shape:
+                return None
+            a, b = _real(self.cases[i], got.value).flatten(), _real(self.cases[i], expected.value).flatten()
+            if not float(b @ b) > 0:  # a right result of zero says nothing of a factor
+                if not self.agrees(i, expected, gradients=False):
+                    return None
+                continue
+            factor = float(a @ b / (b @ b))
+            scalar = expected.value.dim() == 0  # any two scalars differ by a factor: their gradients decide
+            if not self.agrees(i, expected, gradients=scalar, factor=factor):
+                return None
+            found.append(factor)
+        return found
+
+
+def _describe(compared: _Comparison) -> tuple[str, dict]:
+    """The diagnosis of a function that is wrong, and what its message needs to be filled in."""
+    smallest = compared.failing[0]
+    got, expected = compared.got[smallest], compared.expected[smallest]
+    known = compared.known_mistake(gradients=True)
+    if known:
+        return known, {}
+    if got.problem:
+        return got.problem, {"detail": got.detail}
+    if got.value.shape != expected.value.shape:
+        shapes = {"got": list(got.value.shape), "expected": list(expected.value.shape)}
+        if got.value.numel() == expected.value.numel() and _close(
+            got.value.flatten(), expected.value.flatten(), compared.exercise.rtol
+        ):
+            return "right_numbers_wrong_shape", shapes
+        return "wrong_shape", shapes
+    if not bool(torch.isfinite(_real(compared.cases[smallest], got.value)).all()):
+        return "not_finite", {"label": compared.cases[smallest].label}
+    right = [compared.expected, *map(compared.outcomes, compared.exercise.also_right.values())]
+    if any(all(compared.agrees(i, e, gradients=False) for i, e in enumerate(outcomes)) for outcomes in right):
+        return ("detached" if got.gradients is None else "wrong_gradient"), {}
+    known = compared.known_mistake(gradients=False)
+    if known:
+        return known, {}
+    factors = compared.factors()
+    if factors and all(abs(f) < 1e-6 for f in factors):
+        return "always_zero", {}
+    if factors and max(factors) - min(factors) < 1e-3:
+        factor = factors[0]
+        return ("sign_flipped" if abs(factor + 1) < 1e-3 else "constant_factor"), {"factor": f"{factor:.4g}"}
+    flipped = compared.known_mistake(gradients=False, sign=-1.0)
+    if flipped:
+        return "sign_flipped_and_more", {"more": compared.exercise.texts[flipped]}
+    if factors and all(factors):
+        return "changing_factor", {"factors": ", ".join(f"{f:.4g}" for f in factors)}
+    return "wrong_value", {}
+
+
+def _where(compared: _Comparison) -> str:
+    """Which cases are right, and the first that is not."""
+    first = compared.cases[compared.failing[0]]
+    right = [case.label for i, case in enumerate(compared.cases) if i not in compared.failing]
+    listed = f"with {', '.join(right)}" if len(right) < 4 else f"in {len(right)} of {len(compared.cases)} examples"
+    so_far = f"It is right {listed}. " if right else ""
+    return f" {so_far}It goes wrong with {first.label}. {first.hint}".rstrip()
+
+
+def _numbers(value) -> str:
+    """A tensor as nested lists, floats to 4 digits."""
+    if isinstance(value, torch.Tensor):
+        value = value.detach().tolist()
+    if isinstance(value, list):
+        return f"[{', '.join(map(_numbers, value))}]"
+    return f"{value:.4g}" if isinstance(value, float) else repr(value)
+
+
+def _counter_example(compared: _Comparison) -> str:
+    """The smallest case that fails: inputs, expected, got."""
+
+    def size(i: int) -> int:
+        return sum(x.numel() if isinstance(x, torch.Tensor) else 1 for x in compared.cases[i].inputs.values())
+
+    smallest = min(compared.failing, key=size)
+    case, got, expected = compared.cases[smallest], compared.got[smallest], compared.expected[smallest]
+    rows = {name: _numbers(value) for name, value in case.inputs.items()}
+    rows["expected"] = _numbers(expected.value)
+    rows["got"] = got.shown if got.value is None else _numbers(got.value)
+    if rows["expected"] == rows["got"] and compared.exercise.gradient:
+        which = " and ".join(compared.exercise.gradient)
+        rows[f"expected gradient to {which}"] = ", ".join(map(_numbers, expected.gradients))
+        rows["got"] = "no gradient" if got.gradients is None else ", ".join(map(_numbers, got.gradients))
+    width = max(map(len, rows))
+    return f"Smallest example ({case.label}):\n" + "\n".join(f"  {k:<{width}} = {v}" for k, v in rows.items())
+
+
+def _bool_masks(exercise: Exercise, function: Callable) -> bool:
+    """Does the function fail when the mask is bool?"""
+    for case in exercise.cases:
+        if "mask" in case.inputs:
+            inputs = case.inputs | {"mask": case.inputs["mask"].bool()}
+            outcome = run(function, inputs, (), exercise.unpack)
+            expected = run(exercise.reference, case.inputs, (), exercise.unpack)
+            if outcome.value is None or not _close(
+                _real(case, outcome.value), _real(case, expected.value), exercise.rtol
+            ):
+                return True
+    return False
+
+
+def _remarks(compared: _Comparison, function: Callable) -> list[str]:
+    """Ids of what can be said about a right function."""
+    exercise = compared.exercise
+    found = sorted({remark for outcome in compared.got for remark in outcome.remarks})
+    found += ["bool_mask"] if _bool_masks(exercise, function) else []
+    return found + [name for name, applies in exercise.probes.items() if applies(function)]
+
+
+def examine(exercise: Exercise, function: Callable) -> Verdict:
+    """The verdict on a learner's function. Only KeyboardInterrupt comes through."""
+    texts = exercise.texts
+    if not callable(function):
+        return Verdict(exercise.name, False, True, "not_a_function", texts["not_a_function"])
+    if is_stub(function):
+        return Verdict(exercise.name, False, False, None, texts["not_attempted"])
+    compared = _Comparison(exercise, function)
+    edited = sorted({name for outcome in compared.got for name in outcome.edited})
+    remarks = []
+    if compared.failing:
+        others = exercise.also_right.items()
+        remarks = [name for name, right in others if compared.fits(compared.outcomes(right))][:1]
+        if not remarks:
+            diagnosis, filling = _describe(compared)
+            sentence = texts[diagnosis].format(**filling) if filling else texts[diagnosis]
+            if edited:
+                sentence += " " + texts["also_edits_inputs"].format(names=" and ".join(edited))
+            some_right = len(compared.failing) < len(compared.cases)
+            if diagnosis == "wrong_value" or (some_right and diagnosis in TEXTS["general"]):
+                sentence += _where(compared)
+            message = f"{sentence}\n{_counter_example(compared)}"
+            return Verdict(exercise.name, False, True, diagnosis, message)
+    if edited:
+        return Verdict(
+            exercise.name, False, True, "edits_inputs", texts["edits_inputs"].format(names=" and ".join(edited))
+        )
+    remarks += _remarks(compared, function)
+    book = from_book(function)
+    remarks += ["from_book"] if book else []
+    message = " ".join([texts["passed"], *(texts[remark] for remark in remarks)])
+    return Verdict(exercise.name, True, True, None, message, from_book=book)

@@ -1,0 +1,164 @@
+"""Calling a learner's function without letting it do harm: errors become outcomes, global state is put back."""
+
+from __future__ import annotations
+
+import ast
+import dis
+import inspect
+import linecache
+import textwrap
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy
+import torch
+
+from grpo_teach.records import random_states, restore_random_states
+
+__all__ = ["Outcome", "from_book", "is_stub", "run"]
+
+STUB_OPERATIONS = {"RESUME", "NOP", "CACHE", "PUSH_NULL", "PRECALL", "CALL", "LOAD_GLOBAL", "RAISE_VARARGS"}
+STUB_OPERATIONS |= {"LOAD_CONST", "LOAD_COMMON_CONSTANT", "POP_TOP", "RETURN_CONST", "RETURN_VALUE"}
+
+
+@dataclass
+class Outcome:
+    """What one call gave.
+
+    Attributes:
+        value: float64, detached; None if there is a problem.
+        gradients: of the result (a fixed weighted sum of it) for each asked argument; None: there is no path.
+        problem: id of what made the result unusable, with ``detail`` for its message.
+        shown: the result as text, where it is no tensor.
+        edited: names of the arguments that were changed in place.
+        remarks: ids of what is unusual though not wrong.
+    """
+
+    value: torch.Tensor | None = None
+    gradients: tuple[torch.Tensor, ...] | None = None
+    problem: str | None = None
+    detail: str = ""
+    shown: str = ""
+    edited: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
+@contextmanager
+def _own_state() -> Iterator[None]:
+    """Known global settings inside, the caller's afterwards, whatever was called in between."""
+    states, dtype, threads = random_states(), torch.get_default_dtype(), torch.get_num_threads()
+    device = torch.get_default_device()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
+        if torch.get_default_device() != device:
+            torch.set_default_device(device)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+        restore_random_states(states)
+
+
+def _what_happened(error: BaseException, function: Callable) -> str:
+    """The error's own words, and the line of the learner's code it came from."""
+    words = traceback.format_exception_only(error)[-1].strip().splitlines()[0]
+    file = getattr(getattr(inspect.unwrap(function), "__code__", None), "co_filename", None)
+    lines = [frame.line for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file and frame.line]
+    return f"{words} (in the line `{lines[-1].strip()}`)" if lines else words
+
+
+def _as_tensor(result, unpack: bool) -> Outcome:
+    """The result as an outcome whose ``value`` still carries its gradient."""
+    if unpack and isinstance(result, tuple) and len(result) == 2:
+        result = result[0]
+    if result is None:
+        return Outcome(problem="returns_nothing", shown="None")
+    if isinstance(result, bool | int | float):
+        return Outcome(torch.tensor(float(result), dtype=torch.float64))
+    remarks = ()
+    if isinstance(result, numpy.ndarray | numpy.generic) and result.dtype.kind in "biuf":
+        result, remarks = torch.from_numpy(numpy.array(result)), ("numpy",)
+    if not isinstance(result, torch.Tensor) or result.is_complex():
+        name = type(result).__name__
+        return Outcome(problem="wrong_type", detail=name, shown=f"a {name}")
+    return Outcome(result.to_dense().to("cpu", torch.float64), remarks=remarks)
+
+
+def run(function: Callable, inputs: dict[str, object], gradient: tuple[str, ...] = (), unpack: bool = False) -> Outcome:
+    """Call the function on copies of the inputs.
+
+    Args:
+        inputs: by name, handed over in order.
+        gradient: arguments whose gradients are wanted.
+        unpack: of a pair, take the first.
+    """
+    with _own_state():
+        leaves = {name: inputs[name].clone().requires_grad_() for name in gradient}
+        # No leaf is handed over: an edit in place must reach the comparison below, and not raise.
+        given = {k: leaves[k] * 1 if k in leaves else v.clone() if isinstance(v, torch.Tensor) else v
+                 for k, v in inputs.items()}  # fmt: skip
+        try:
+            outcome = _as_tensor(function(*given.values()), unpack)
+            if outcome.value is not None:
+                outcome.gradients = _gradients(outcome.value, leaves, inputs.get("mask"))
+                outcome.value = outcome.value.detach()
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # SystemExit too: a notebook's kernel should survive it
+            wrong_call = isinstance(error, TypeError) and "positional argument" in str(error)
+            problem = "wrong_signature" if wrong_call else "raises"
+            return Outcome(problem=problem, detail=_what_happened(error, function), shown=type(error).__name__)
+        tensors = {k: v for k, v in inputs.items() if isinstance(v, torch.Tensor)}
+        outcome.edited = tuple(k for k, v in tensors.items() if not torch.equal(v, given[k].detach()))
+        return outcome
+
+
+def _gradients(value: torch.Tensor, leaves: dict, mask) -> tuple[torch.Tensor, ...] | None:
+    if not leaves or not value.requires_grad:
+        return None
+    weights = torch.linspace(1.0, 2.0, value.numel(), dtype=torch.float64).reshape(value.shape)
+    with torch.enable_grad():  # the learner's function may have switched it off
+        if isinstance(mask, torch.Tensor) and mask.shape == value.shape:
+            value, weights = value[mask.bool()], weights[mask.bool()]
+        found = torch.autograd.grad((value * weights).sum(), list(leaves.values()), allow_unused=True)
+    pairs = zip(found, leaves.values(), strict=True)
+    return tuple((torch.zeros_like(leaf) if grad is None else grad).double() for grad, leaf in pairs)
+
+
+def is_stub(function: Callable) -> bool:
+    """Is the body still empty: only ``...``, ``pass``, a docstring or ``raise NotImplementedError``?"""
+    try:
+        function = inspect.unwrap(function)
+        if function.__name__ == "<lambda>":
+            return False
+        definition = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
+        return isinstance(definition, ast.FunctionDef) and all(map(_does_nothing, definition.body))
+    except Exception:  # no source: a function made by exec
+        code = getattr(function, "__code__", None)
+        if code is None:
+            return False
+        operations = {instruction.opname for instruction in dis.get_instructions(code)}
+        return operations <= STUB_OPERATIONS and set(code.co_names) <= {"NotImplementedError"} and all(
+            const is None or const is ... or isinstance(const, str) for const in code.co_consts
+        )  # fmt: skip
+
+
+def _does_nothing(statement: ast.stmt) -> bool:
+    if isinstance(statement, ast.Pass):
+        return True
+    if isinstance(statement, ast.Expr):
+        return isinstance(statement.value, ast.Constant)
+    if isinstance(statement, ast.Raise) and statement.exc is not None:
+        raised = statement.exc.func if isinstance(statement.exc, ast.Call) else statement.exc
+        return isinstance(raised, ast.Name) and raised.id == "NotImplementedError"
+    return False
+
+
+def from_book(function: Callable) -> bool:
+    """Was the function defined in a cell that holds the book's solution?"""
+    code = getattr(function, "__code__", None)
+    return bool(code) and "".join(linecache.getlines(code.co_filename)[:1]).startswith("# @title Solution")

@@ -1,0 +1,122 @@
+"""Every exercise: known wrong answers are each named, right ones pass in any style, the stub is "not attempted".
+
+The answers stand in ``answers/chapter_NN.py``; the book's own solutions are read from the notebooks.
+"""
+
+import importlib
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import torch
+
+from grpo_teach import exercises
+from grpo_teach.exercises.exercise import TEXTS
+
+TESTS = Path(__file__).parent
+NOTEBOOKS = sorted((TESTS.parent / "notebooks").glob("0[1-9]_*.ipynb"))
+sys.path.insert(0, str(TESTS))
+CHAPTERS = [importlib.import_module(f"answers.{path.stem}") for path in sorted(TESTS.glob("answers/chapter_*.py"))]
+ANSWERS = [(chapter.__name__.split(".")[1], chapter) for chapter in CHAPTERS]
+RIGHT = [
+    pytest.param(name, answer, id=f"{label}-{name}-{i}")
+    for label, chapter in ANSWERS
+    for name, answers in chapter.RIGHT.items()
+    for i, answer in enumerate(answers)
+]
+WRONG = [
+    pytest.param(name, diagnosis, answer, id=f"{label}-{name}-{diagnosis}-{i}")
+    for label, chapter in ANSWERS
+    for name, by_diagnosis in chapter.WRONG.items()
+    for diagnosis, answers in by_diagnosis.items()
+    for i, answer in enumerate(answers)
+]
+COURSE = {
+    *("token_logprobs", "completion_mask", "answer_reward", "sft_loss", "rejection_weights", "reinforce_loss"),
+    *("leave_one_out_advantages", "returns_to_go", "importance_ratio", "clipped_policy_loss", "gae", "value_loss"),
+    *("group_relative_advantages", "kl_k3", "aggregate_sequence_mean", "grpo_loss"),
+}
+
+
+@pytest.fixture(autouse=True)
+def own_progress(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRPO_TEACH_PROGRESS", str(tmp_path / "progress.json"))
+
+
+def defined_in(source: str, name: str):
+    space = {"torch": torch}
+    exec(compile(source, "a cell", "exec"), space)
+    return space[name]
+
+
+def notebook_functions(tag: str) -> dict:
+    """The function of every cell with this tag, by the name of the check cell that follows it or precedes it."""
+    found = {}
+    for path in NOTEBOOKS:
+        cells = nbformat.read(path, as_version=4).cells
+        for cell in cells:
+            if tag in cell.metadata.get("tags", []):
+                name = next(line for line in cell.source.splitlines() if line.startswith("def "))[4:].split("(")[0]
+                assert name not in found, f"{name} stands twice"
+                found[name] = defined_in(cell.source, name)
+    return found
+
+
+STUBS, SOLUTIONS = notebook_functions("exercise"), notebook_functions("solution")
+
+
+def test_every_exercise_of_the_course_has_a_stub_a_solution_and_answers_to_test():
+    names = exercises.names()
+    assert set(names) >= COURSE
+    assert set(STUBS) == set(SOLUTIONS) == set(names)
+    assert {name for _, chapter in ANSWERS for name in chapter.RIGHT} == set(names)
+    for _, chapter in ANSWERS:
+        for name, by_diagnosis in chapter.WRONG.items():
+            assert len(by_diagnosis) >= 5, name
+            assert all(by_diagnosis.values()), name
+
+
+@pytest.mark.parametrize("name", exercises.names())
+def test_the_stub_is_not_attempted(name):
+    verdict = exercises.check(name, STUBS[name])
+    assert (verdict.passed, verdict.attempted, verdict.diagnosis) == (False, False, None)
+    assert exercises.progress()[name] is False or name in exercises.report._solved
+
+
+@pytest.mark.parametrize("name", exercises.names())
+def test_the_books_solution_passes(name):
+    verdict = exercises.check(name, SOLUTIONS[name])
+    assert (verdict.passed, verdict.attempted, verdict.diagnosis) == (True, True, None), verdict.message
+
+
+@pytest.mark.parametrize("name, answer", RIGHT)
+def test_a_right_answer_passes_in_any_style(name, answer):
+    verdict = exercises.check(name, answer)
+    assert verdict.passed and verdict.diagnosis is None, verdict.message
+
+
+@pytest.mark.parametrize("name, diagnosis, answer", WRONG)
+def test_a_known_wrong_answer_is_named(name, diagnosis, answer):
+    verdict = exercises.check(name, answer)
+    assert not verdict.passed and verdict.attempted
+    assert verdict.diagnosis == diagnosis, verdict.message
+    assert "expected" in verdict.message and "got" in verdict.message
+
+
+@pytest.mark.parametrize("name", exercises.names())
+def test_every_diagnosis_and_remark_has_its_text_and_no_text_is_left_over(name):
+    exercise, table = exercises.EXERCISES[name], TEXTS[name]
+    assert set(table) == {"passed", "cases", "mistakes", *exercise.probes} | ({"also_right"} & set(table))
+    for entry in [*table["mistakes"].values(), *table.get("also_right", {}).values()]:
+        assert set(entry) == {"code", "says"}
+    assert not set(exercise.mistakes) & set(TEXTS["general"])
+    arguments = list(exercise.cases[0].inputs)
+    assert all(list(case.inputs) == arguments for case in exercise.cases)
+
+
+@pytest.mark.parametrize("name", exercises.names())
+def test_every_mistake_of_the_checker_is_told_from_the_others(name):
+    """Each mistake, handed in as an answer, gets its own name: no two of them look alike to the cases."""
+    for diagnosis, mistake in exercises.EXERCISES[name].mistakes.items():
+        assert exercises.check(name, mistake).diagnosis == diagnosis

@@ -1,0 +1,45 @@
+"""What the book shows is the live source."""
+
+import inspect
+
+import pytest
+
+from grpo_teach import aggregate, gae, kl_k3
+from grpo_teach.algorithms import ALGORITHMS
+from grpo_teach.viz import show_diff, show_source, source, update_source
+
+
+def documented(x):
+    """One line."""
+    text = """not a docstring"""
+    return x, text
+
+
+def undocumented(x):
+    text = """not a docstring"""
+    return x, text
+
+
+def test_only_the_docstring_is_left_out():
+    assert source(documented) == source(undocumented).replace("undocumented", "documented")
+
+
+@pytest.mark.parametrize("function", [gae, aggregate, kl_k3, *(a.update for a in ALGORITHMS.values())])
+def test_the_code_that_is_shown_is_the_code_that_runs(function):
+    shown = source(function)
+    assert '"""' not in shown
+    whole = inspect.getsource(function)
+    assert all(line in whole for line in shown.splitlines())
+    namespace = dict(function.__globals__)
+    exec(shown, namespace)
+    again = namespace[function.__name__].__code__
+    for part in ("co_names", "co_varnames", "co_argcount"):
+        assert getattr(again, part) == getattr(function.__code__, part)
+
+
+def test_a_notebook_shows_it_as_a_code_block():
+    block = show_source(gae, kl_k3).data
+    assert block.startswith("```python\ndef gae(") and block.endswith("\n```")
+    assert block.count("\n\n\ndef kl_k3(") == 1
+    assert show_diff("ppo", "grpo").data.startswith("```diff\n")
+    assert all(line in show_diff("ppo", "grpo").data for line in update_source("grpo").splitlines())
