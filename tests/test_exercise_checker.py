@@ -271,6 +271,47 @@ def test_an_unknown_name_is_one_clear_line():
         exercises.check("reinforce", right)
 
 
+def squared_errors(v, o, r, c):
+    return torch.max((v - r) ** 2, (o + (v - o).clamp(-c, c) - r) ** 2)
+
+
+OTHER_FORMS = {
+    "value_loss": lambda v, o, r, m, c: (squared_errors(v, o, r, c) * m).sum() / m.sum(),  # without the half
+    "reinforce_loss": lambda lp, r, m: -(r * (lp * m).sum(1)).mean().reshape(1),
+}
+
+
+@pytest.mark.parametrize("name, answer", OTHER_FORMS.items())
+def test_a_right_answer_in_another_form_gets_no_wrong_remark_on_bool_masks(name, answer):
+    verdict = exercises.check(name, answer)
+    assert verdict.passed and "bool" not in verdict.message
+
+
+def test_half_right_is_not_another_right_answer():
+    def with_a_half_only_for_long_rows(v, o, r, m, c):
+        return (0.5 if v.shape[1] > 2 else 1.0) * (squared_errors(v, o, r, c) * m).sum() / m.sum()
+
+    assert not exercises.check("value_loss", with_a_half_only_for_long_rows).passed
+
+
+def test_the_example_shows_the_gradient_where_only_that_is_wrong():
+    message = exercises.check("reinforce_loss", lambda lp, r, m: right(lp, r, m).detach() + 0 * lp.sum()).message
+    assert "expected gradient to logprobs = [[-1]]" in message and "got gradient" in message
+
+
+def test_the_hint_and_the_example_speak_of_the_same_case():
+    def without_padding(lp, r, m):
+        return -(r * lp.sum(dim=1)).mean() if bool(m.all()) else lp.sum() * 0 + 17.0
+
+    message = exercises.check("reinforce_loss", without_padding).message
+    assert "It goes wrong with padding." in message and "Smallest example (padding)" in message
+
+
+def test_shapes_are_judged_where_they_can_be_told_apart():
+    message = exercises.check("importance_ratio", lambda new, old: (new - old).exp().mean()).message
+    assert "numbers are right" not in message
+
+
 def test_a_bool_mask_that_fails_is_a_remark_and_no_mistake():
     verdict = exercises.check("reinforce_loss", lambda lp, r, m: -(r * (lp - (1 - m) * lp).sum(1)).mean())
     assert verdict.passed and "bool" in verdict.message

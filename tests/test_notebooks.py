@@ -132,3 +132,11 @@ def test_source_that_is_shown_is_checked_against_the_stored_output(notebook):
     for cell in code_cells(notebook):
         if "show_source(" in cell.source or "show_diff(" in cell.source:
             assert "nbval-check-output" in tagged(cell)
+
+
+def test_the_packages_own_code_is_folded_where_it_gives_an_exercise_away(notebook):
+    names = {name for c in notebook.cells if "exercise" in tagged(c) for name in re.findall(r"def (\w+)", c.source)}
+    for cell in code_cells(notebook):
+        shown = re.findall(r"show_source\((.*)\)", cell.source)
+        if shown and names & set(re.findall(r"\w+", shown[0])) - {"token_logprobs"}:  # that one lacks the shift
+            assert "hide-cell" in tagged(cell) and cell.metadata.jupyter.outputs_hidden

@@ -20,9 +20,10 @@ def _row_sums(logprobs, mask):
     return (logprobs * mask).sum(dim=1)
 
 
-def _standardised(rewards):
-    centred = rewards - rewards.mean()
-    return centred / (centred.square().sum() / (len(rewards) - 1)).sqrt()  # NaN for one row, as std() gives
+def _standardised(numbers, mask=None):
+    counted = numbers.flatten() if mask is None else numbers[mask.bool()]
+    std = ((counted - counted.mean()).square().sum() / (len(counted) - 1)).sqrt()  # NaN for one number, as std() gives
+    return (numbers - counted.mean()) / std
 
 # leave_one_out_advantages(rewards [P,G]) -> [P,G] ----------------------------------------------------------------
 

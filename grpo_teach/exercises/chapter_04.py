@@ -79,10 +79,11 @@ def _bootstraps_last(r, v, m, g, lam):
     return returns_to_go(r + g * following - v, m, g * lam)
 
 
-def _whitened(r, v, m, g, lam):
+def _whitened(r, v, m, g, lam, ddof=1):
     adv = _gae(r, v, m, g, lam)
     real = adv[m.bool()]
-    return (adv - real.mean()) / ((real - real.mean()) ** 2).sum().div(len(real) - 1).sqrt()
+    std = ((real - real.mean()) ** 2).sum().div(len(real) - ddof).sqrt()
+    return (adv - real.mean()) / (std + 1e-8)
 
 # value_loss(values, old_values, returns, mask [B,T], clip) -> scalar ---------------------------------------------
 

@@ -6,6 +6,7 @@ import torch
 
 from grpo_teach.advantages import group_relative_advantages, per_token
 from grpo_teach.exercises.exercise import Exercise
+from grpo_teach.exercises.sandbox import run
 from grpo_teach.losses import aggregate, kl_k1, kl_k2, kl_k3
 
 # group_relative_advantages(rewards [P,G]) -> [P,G] ---------------------------------------------------------------
@@ -23,12 +24,18 @@ def _row_std(rewards, ddof=1):
 
 def _over_prompts(rewards):
     centred = rewards - rewards.mean(dim=0)
-    return centred / ((centred**2).sum(dim=0) / (len(rewards) - 1)).sqrt()  # torch's std of one number warns
+    std = ((centred**2).sum(dim=0) / (len(rewards) - 1)).sqrt()  # torch's own warns for one number
+    return centred / (std + EPS)
 
 
 def _over_range(rewards):
     low, high = rewards.amin(dim=1, keepdim=True), rewards.amax(dim=1, keepdim=True)
     return (rewards - low) / (high - low + EPS)
+
+
+def _lets_rounding_through(function) -> bool:
+    got = run(function, {"rewards": torch.full((1, 8), 0.1)}).value
+    return got is not None and not bool((got.abs() < 0.01).all())
 
 # kl_k3(logprobs [B,T], ref_logprobs [B,T]) -> [B,T] --------------------------------------------------------------
 
@@ -69,15 +76,16 @@ def _grpo(ratio=_token_ratio, pick=torch.minimum, centre=1.0, sign=1.0, kl=_k3, 
         a = per_token(rows(advantages(rewards)), torch.ones_like(new))
         rho = ratio(new, old, mask)
         policy_loss = -sign * pick(rho * a, rho.clamp(centre - eps, centre + eps) * a)
-        counted, way = (torch.ones_like(mask), "sequence_mean") if how == "unmasked" else (mask, how)
-        return aggregate(policy_loss + beta * kl(new, old, ref, a), counted, way, mask.shape[1])
+        token_loss = policy_loss + beta * kl(new, old, ref, a)
+        return how(token_loss, mask) if callable(how) else aggregate(token_loss, mask, how, mask.shape[1])
 
     return loss
 
 
 EXERCISES = [
-    Exercise("group_relative_advantages", 5, group_relative_advantages, globals(), rtol=3e-3),
+    Exercise("group_relative_advantages", 5, group_relative_advantages, globals(), rtol=3e-3,
+             probes={"lets_rounding_through": _lets_rounding_through}),
     Exercise("kl_k3", 5, kl_k3, globals(), gradient=("logprobs",)),
     Exercise("aggregate_sequence_mean", 5, _sequence_mean, globals(), gradient=("token_loss",)),
     Exercise("grpo_loss", 5, _grpo(), globals(), gradient=("logprobs",), rtol=3e-3),
-]
+]  # fmt: skip

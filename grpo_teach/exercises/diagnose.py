@@ -80,6 +80,15 @@ class _Comparison:
         best = max(fits, key=fits.get)  # the first listed of equally good ones
         return best if fits[best] else None
 
+    def wrong_shape(self) -> tuple[str, dict]:
+        """Are the numbers right, and only their shape wrong? Judged by the failing case with the most numbers."""
+        outcomes = [(self.got[i].value, self.expected[i].value) for i in self.failing]
+        mismatches = [(got, expected) for got, expected in outcomes if got is not None and got.shape != expected.shape]
+        got, expected = max(mismatches, key=lambda pair: pair[1].numel())
+        same = _close(got.flatten(), expected.flatten(), self.exercise.rtol)
+        shapes = {"got": list(got.shape), "expected": list(expected.shape)}
+        return "right_numbers_wrong_shape" if same else "wrong_shape", shapes
+
     def factors(self) -> list[float] | None:
         """By what number the right result must be multiplied in each case, if there is one; else None."""
         found = []
@@ -107,14 +116,10 @@ def _describe(compared: _Comparison) -> tuple[str, dict]:
     if known:
         return known, {}
     if got.problem:
-        return got.problem, {"detail": got.detail}
+        number = expected.value.dim() == 0 and not compared.exercise.gradient
+        return got.problem, {"detail": got.detail, "wanted": "a number" if number else "a tensor"}
     if got.value.shape != expected.value.shape:
-        shapes = {"got": list(got.value.shape), "expected": list(expected.value.shape)}
-        if got.value.numel() == expected.value.numel() and _close(
-            got.value.flatten(), expected.value.flatten(), compared.exercise.rtol
-        ):
-            return "right_numbers_wrong_shape", shapes
-        return "wrong_shape", shapes
+        return compared.wrong_shape()
     if not bool(torch.isfinite(_real(compared.cases[smallest], got.value)).all()):
         return "not_finite", {"label": compared.cases[smallest].label}
     right = [compared.expected, *map(compared.outcomes, compared.exercise.also_right.values())]
@@ -126,13 +131,13 @@ def _describe(compared: _Comparison) -> tuple[str, dict]:
     factors = compared.factors()
     if factors and all(abs(f) < 1e-6 for f in factors):
         return "always_zero", {}
-    if factors and max(factors) - min(factors) < 1e-3:
+    if factors and max(factors) - min(factors) < 1e-3 and abs(factors[0] - 1) > 1e-3:
         factor = factors[0]
         return ("sign_flipped" if abs(factor + 1) < 1e-3 else "constant_factor"), {"factor": f"{factor:.4g}"}
     flipped = compared.known_mistake(gradients=False, sign=-1.0)
     if flipped:
         return "sign_flipped_and_more", {"more": compared.exercise.texts[flipped]}
-    if factors and all(factors):
+    if factors and all(factors) and max(factors) - min(factors) > 1e-3:
         return "changing_factor", {"factors": ", ".join(f"{f:.4g}" for f in factors)}
     return "wrong_value", {}
 
@@ -156,12 +161,8 @@ def _numbers(value) -> str:
 
 
 def _counter_example(compared: _Comparison) -> str:
-    """The smallest case that fails: inputs, expected, got."""
-
-    def size(i: int) -> int:
-        return sum(x.numel() if isinstance(x, torch.Tensor) else 1 for x in compared.cases[i].inputs.values())
-
-    smallest = min(compared.failing, key=size)
+    """The smallest case that fails, as cases stand simplest first: inputs, expected, got."""
+    smallest = compared.failing[0]
     case, got, expected = compared.cases[smallest], compared.got[smallest], compared.expected[smallest]
     rows = {name: _numbers(value) for name, value in case.inputs.items()}
     rows["expected"] = _numbers(expected.value)
@@ -169,20 +170,18 @@ def _counter_example(compared: _Comparison) -> str:
     if rows["expected"] == rows["got"] and compared.exercise.gradient:
         which = " and ".join(compared.exercise.gradient)
         rows[f"expected gradient to {which}"] = ", ".join(map(_numbers, expected.gradients))
-        rows["got"] = "no gradient" if got.gradients is None else ", ".join(map(_numbers, got.gradients))
+        rows["got gradient"] = "none" if got.gradients is None else ", ".join(map(_numbers, got.gradients))
     width = max(map(len, rows))
     return f"Smallest example ({case.label}):\n" + "\n".join(f"  {k:<{width}} = {v}" for k, v in rows.items())
 
 
-def _bool_masks(exercise: Exercise, function: Callable) -> bool:
-    """Does the function fail when the mask is bool?"""
-    for case in exercise.cases:
+def _fails_with_bool_mask(compared: _Comparison, function: Callable) -> bool:
+    for case, got in zip(compared.cases, compared.got, strict=True):
         if "mask" in case.inputs:
             inputs = case.inputs | {"mask": case.inputs["mask"].bool()}
-            outcome = run(function, inputs, (), exercise.unpack)
-            expected = run(exercise.reference, case.inputs, (), exercise.unpack)
+            outcome, rtol = run(function, inputs, (), compared.exercise.unpack), compared.exercise.rtol
             if outcome.value is None or not _close(
-                _real(case, outcome.value), _real(case, expected.value), exercise.rtol
+                _real(case, outcome.value).flatten(), _real(case, got.value).flatten(), rtol
             ):
                 return True
     return False
@@ -192,7 +191,7 @@ def _remarks(compared: _Comparison, function: Callable) -> list[str]:
     """Ids of what can be said about a right function."""
     exercise = compared.exercise
     found = sorted({remark for outcome in compared.got for remark in outcome.remarks})
-    found += ["bool_mask"] if _bool_masks(exercise, function) else []
+    found += ["bool_mask"] if _fails_with_bool_mask(compared, function) else []
     return found + [name for name, applies in exercise.probes.items() if applies(function)]
 
 
@@ -208,7 +207,8 @@ def examine(exercise: Exercise, function: Callable) -> Verdict:
     remarks = []
     if compared.failing:
         others = exercise.also_right.items()
-        remarks = [name for name, right in others if compared.fits(compared.outcomes(right))][:1]
+        whole = len(compared.cases)
+        remarks = [name for name, right in others if compared.fits(compared.outcomes(right)) == whole][:1]
         if not remarks:
             diagnosis, filling = _describe(compared)
             sentence = texts[diagnosis].format(**filling) if filling else texts[diagnosis]

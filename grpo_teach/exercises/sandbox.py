@@ -73,7 +73,7 @@ def _what_happened(error: BaseException, function: Callable) -> str:
 
 def _as_tensor(result, unpack: bool) -> Outcome:
     """The result as an outcome whose ``value`` still carries its gradient."""
-    if unpack and isinstance(result, tuple) and len(result) == 2:
+    if unpack and isinstance(result, tuple | list) and len(result) == 2 and isinstance(result[0], torch.Tensor):
         result = result[0]
     if result is None:
         return Outcome(problem="returns_nothing", shown="None")

@@ -406,15 +406,114 @@ def ar_bonus(completion, answer):
     return ar_split(completion, answer) + (0.1 if "</think>" in completion else 0.0)
 
 
+# What a stranger handed in, right and wrong ------------------------------------------------------------------------
+
+
+def tl_categorical(logits, input_ids):
+    return torch.distributions.Categorical(logits=logits[:, :-1]).log_prob(input_ids[:, 1:])
+
+
+def tl_with_a_default(logits, input_ids, temperature=1.0):
+    logp = (logits / temperature).log_softmax(-1)
+    return logp[:, :-1].gather(2, input_ids[:, 1:].unsqueeze(2)).squeeze(2)
+
+
+def tl_exp_by_hand(logits, input_ids):
+    e = torch.exp(logits[:, :-1])
+    return torch.log((e / e.sum(-1, keepdim=True)).gather(2, input_ids[:, 1:, None]).squeeze(-1))
+
+
+def tl_max_for_logsumexp(logits, input_ids):
+    z = logits - logits.max(dim=-1, keepdim=True).values
+    return z[:, :-1].gather(2, input_ids[:, 1:, None]).squeeze(-1)
+
+
+def tl_cross_entropy_with(**options):
+    return lambda z, ids: -F.cross_entropy(z[:, :-1].mT, ids[:, 1:], **({"reduction": "none"} | options))
+
+
+def tl_reshaped(logits, input_ids):
+    b, s, v = logits.shape
+    return -F.cross_entropy(logits[:, :-1].reshape(b, v, s - 1), input_ids[:, 1:], reduction="none")
+
+
+def tl_log2(logits, input_ids):
+    return logits.softmax(-1).log2()[:, :-1].gather(2, input_ids[:, 1:, None]).squeeze(-1)
+
+
+def cm_first_eos(completion_ids, eos_id):
+    first = torch.full(completion_ids.shape[:1], completion_ids.shape[1])
+    ends = (completion_ids == eos_id).any(1)
+    first[ends] = (completion_ids == eos_id).int().argmax(1)[ends]
+    return (torch.arange(completion_ids.shape[1])[None] <= first[:, None]).half()
+
+
+def cm_zero_is_none(completion_ids, eos_id):
+    if not eos_id:
+        return torch.ones(completion_ids.shape)
+    return cm_cumsum(completion_ids, eos_id)
+
+
+def cm_position_0_is_none(completion_ids, eos_id):
+    first = (completion_ids == eos_id).int().argmax(dim=1)
+    first[first == 0] = completion_ids.shape[1] - 1
+    return (torch.arange(completion_ids.shape[1])[None] <= first[:, None]).float()
+
+
+def cm_done_is_never_reset(completion_ids, eos_id):
+    mask, done = torch.zeros(completion_ids.shape), False
+    for b in range(len(mask)):
+        for t in range(mask.shape[1]):
+            mask[b, t] = not done
+            done = done or bool(completion_ids[b, t] == eos_id)
+    return mask
+
+
+def cm_first_column(completion_ids, eos_id):
+    hits = (completion_ids == eos_id).any(0).nonzero()
+    mask = torch.zeros(completion_ids.shape)
+    mask[:, : hits[0].item() + 1 if len(hits) else None] = 1
+    return mask
+
+
+def ar_all_dots(completion, answer):
+    return re.search(r"\A(?:.*</think>)?\s*(.*?)\s*\Z", completion, re.DOTALL).group(1) == answer.strip()
+
+
+def ar_while(completion, answer):
+    while "</think>" in completion:
+        completion = completion[completion.index("</think>") + 8 :]
+    return int(completion.strip() == answer.strip())
+
+
+def ar_boxed(completion, answer):
+    tail = completion.split("</think>")[-1]
+    match = re.search(r"\\boxed\{(.*?)\}", tail)
+    return float((match.group(1) if match else tail).strip() == answer.strip())
+
+
+def ar_plain_number(text):
+    return text.strip().replace(",", "").replace("$", "")
+
+
 RIGHT = {
     "token_logprobs": [
-        *(tl_gather, tl_cross_entropy, tl_loops, tl_one_hot, tl_softmax_log, tl_from_scratch, tl_in_place_on_a_clone)
+        *(tl_categorical, tl_with_a_default),
+        *(tl_gather, tl_cross_entropy, tl_loops, tl_one_hot, tl_softmax_log, tl_from_scratch, tl_in_place_on_a_clone),
     ],
-    "completion_mask": [cm_cumsum, cm_shifted, cm_cumprod, cm_loops, cm_argmax, cm_numpy],
-    "answer_reward": [ar_split, ar_partition, ar_rfind, ar_regex, ar_try, ar_tensor],
+    "completion_mask": [cm_first_eos, cm_cumsum, cm_shifted, cm_cumprod, cm_loops, cm_argmax, cm_numpy],
+    "answer_reward": [*(ar_all_dots, ar_while), ar_split, ar_partition, ar_rfind, ar_regex, ar_try, ar_tensor],
 }
 WRONG = {
     "token_logprobs": {
+        "not_finite": [tl_exp_by_hand],
+        "minus_the_largest_logit": [tl_max_for_logsumexp],
+        "ignores_id_0": [tl_cross_entropy_with(ignore_index=0)],
+        "label_smoothing": [tl_cross_entropy_with(label_smoothing=0.1)],
+        "one_mean": [tl_cross_entropy_with(reduction="mean")],
+        "reshaped_for_transposed": [tl_reshaped],
+        "base_two": [tl_log2],
+        "no_shift_and_no_logarithm": [lambda z, ids: z.softmax(-1).gather(2, ids[..., None])[:, :-1, 0]],
         "no_shift_all_positions": [tl_forgot_shift],
         "no_shift_last_tokens": [tl_cut_both_ends_alike],
         "no_shift_first_tokens": [tl_cut_both_at_the_end],
@@ -434,6 +533,11 @@ WRONG = {
         "detached": [tl_item],
     },
     "completion_mask": {
+        "eos_of_0_ignored": [cm_zero_is_none],
+        "first_position_as_not_found": [cm_position_0_is_none],
+        "never_starts_again": [cm_done_is_never_reset],
+        "one_end_for_all_rows": [cm_first_column],
+        "masked_ids": [lambda ids, eos: ids * cm_cumsum(ids, eos)],
         "leaves_out_eos": [cm_no_eos, cm_cumprod_alone],
         "not_eos": [cm_unequal],
         "not_pad": [cm_pad_zero],
@@ -450,6 +554,24 @@ WRONG = {
         "lengths": [cm_lengths],
     },
     "answer_reward": {
+        "searches_whole_text_as_it_is": [lambda text, answer: 1.0 if answer in text else 0.0],
+        "searches_the_answer_as_it_is": [lambda text, answer: float(answer in text.split("</think>")[-1])],
+        "last_number": [lambda text, answer: re.findall(r"\d+", ar_extract(text))[-1:] == [answer.strip()]],
+        "last_number_as_it_is": [lambda text, answer: re.findall(r"\d+", ar_extract(text))[-1:] == [answer]],
+        "last_number_of_the_text_as_it_is": [lambda text, answer: re.findall(r"\d+", text)[-1:] == [answer]],
+        "first_number": [lambda text, answer: re.findall(r"\d+", ar_extract(text))[:1] == [answer.strip()]],
+        "inside_the_tags": [lambda text, a: text.split("<think>")[-1].split("</think>")[0].strip() == a.strip()],
+        "any_piece": [lambda text, answer: any(x.strip() == answer.strip() for x in text.split("</think>"))],
+        "answer_as_pattern": [lambda text, answer: bool(re.fullmatch(answer.strip(), ar_extract(text)))],
+        "strips_letters_of_the_tag": [lambda t, a: t.split("</think>")[-1].strip("</think> \n\t") == a.strip()],
+        "unwraps_boxed": [ar_boxed],
+        "lowers_the_completion": [lambda text, answer: ar_extract(text.lower()) == answer.strip()],
+        "removes_commas": [lambda text, answer: ar_plain_number(ar_extract(text)) == ar_plain_number(answer)],
+        "removes_all_spaces": [lambda t, a: "".join(ar_extract(t).split()) == "".join(a.split())],
+        "minus_one_for_wrong": [lambda t, a: 1.0 if ar_extract(t) == a.strip() else -1.0],
+        "removes_thinking_between_tags": [
+            lambda t, a: re.sub(r"<think>.*?</think>", "", t, flags=re.DOTALL).strip() == a.strip()
+        ],
         "searches_whole_text": [ar_in],
         "searches_the_answer": [ar_in_answer],
         "searches_the_wrong_way": [ar_empty_hack],

@@ -399,10 +399,13 @@ def centred(rewards):
 
 RIGHT = {
     "sft_loss": [
+        lambda lp, m: -torch.masked_select(lp, m.bool()).mean(),
+        lambda lp, m: -(lp * m).sum() / (m.sum() + 1e-8),
         sft_plain, sft_select, sft_where, sft_loops, sft_einsum, sft_weights, sft_in_place, sft_lengths,
         sft_weighted_rows, sft_nanmean, sft_dot,
     ],
     "rejection_weights": [
+        lambda r: F.normalize(F.normalize((r >= 1).double(), p=1, dim=1).flatten(), p=1, dim=0).view_as(r),
         weights_plain, weights_loops, weights_nan_to_num, weights_where, weights_numpy, weights_einsum,
         weights_in_place, weights_log, weights_indices,
     ],
@@ -410,6 +413,13 @@ RIGHT = {
 
 WRONG = {
     "sft_loss": {
+        "counts_what_is_not_zero": [lambda lp, m: -(lp * m).sum() / (lp * m != 0).sum()],
+        "cuts_off_unlikely_tokens": [lambda lp, m: -(lp.clamp(min=-5) * m).sum() / m.sum()],
+        "mask_upside_down_guarded": [lambda lp, m: -lp.masked_fill(m != 0, 0).sum() / (m == 0).sum().clamp(min=1)],
+        "mask_upside_down_in_the_sum": [lambda lp, m: -(lp * (1 - m)).sum() / m.sum()],
+        "divides_by_rows_too": [lambda lp, m: -((lp * m).sum(1) / m.sum()).mean()],
+        "fills_with_infinity": [lambda lp, m: -lp.masked_fill(m == 0, -torch.inf).sum() / m.sum()],
+        "leaves_out_first_token_guarded": [lambda lp, m: -(lp * m)[:, 1:].sum() / m[:, 1:].sum().clamp(min=1)],
         "forgot_minus": [sft_wrong_sign],
         "forgot_mask": [sft_torch_mean],
         "counts_padding": [sft_masked_then_mean, sft_filled_then_mean],
@@ -432,6 +442,11 @@ WRONG = {
         "softmax_again": [sft_log_softmax],
     },
     "rejection_weights": {
+        "accepts_by_size": [lambda r: weights_plain(r.abs())],
+        "accepts_all_but_zero": [lambda r: weights_plain((r != 0).float())],
+        "above_the_mean": [lambda r: weights_plain((r > r.mean(1, keepdim=True)).float())],
+        "best_of_the_batch": [lambda r: weights_plain((r >= r.max()).float())],
+        "shares_over_all_rows": [lambda r: (r >= 1) / (r >= 1).sum(1, keepdim=True).clamp(min=1) / r.numel()],
         "not_scaled": [only_ones_and_zeros],
         "every_row_the_same": [pooled, pooled_nan],
         "each_prompt_sums_to_one": [row_shares],

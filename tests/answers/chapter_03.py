@@ -229,6 +229,11 @@ def stacked(token_rewards, mask, gamma):
     return torch.stack(columns_[::-1], dim=1)
 
 
+def guarded_cumsum(token_rewards, mask, gamma):
+    powers = gamma ** torch.arange(token_rewards.shape[1])
+    return (token_rewards * mask * powers).flip(1).cumsum(1).flip(1) / powers.clamp(min=1e-30)
+
+
 def flipped_cumsum(token_rewards, mask, gamma):
     powers = gamma ** torch.arange(token_rewards.shape[1])
     discounted = (token_rewards * mask * powers).flip(1).cumsum(1).flip(1)
@@ -334,14 +339,53 @@ def carries_over(token_rewards, mask, gamma):
     return out
 
 
+def by_value(rewards):
+    out = torch.zeros_like(rewards)
+    for p, row in enumerate(rewards):
+        for i, r in enumerate(row):
+            out[p, i] = r - row[row != r].mean()
+    return out
+
+
+def baseline_of_rest(rewards):
+    columns = []
+    for i in range(rewards.shape[1]):
+        rest = torch.cat([rewards[:, :i], rewards[:, i + 1 :]], dim=1)
+        columns.append(rewards[:, i] - rest.mean(dim=1))
+    return torch.stack(columns, dim=1)
+
+
+def list_from_the_end(token_rewards, mask, gamma):
+    out, later = [], 0.0
+    for r, m in zip(token_rewards.T.flip(0), mask.T.flip(0), strict=True):
+        later = torch.where(m.bool(), r + gamma * later, 0.0)
+        out.insert(0, later)
+    return torch.stack(out, dim=1).masked_fill(mask == 0, 123.0)
+
+
 RIGHT = {
     "reinforce_loss": [loops, einsum, where, double, filled_in_place, one_element],
-    "leave_one_out_advantages": [identity_matrix, by_factor, nested_loops, with_numpy, in_place_on_a_clone],
-    "returns_to_go": [power_matrix, scalar_loops, stacked, flipped_cumsum, numpy_backwards],
+    "leave_one_out_advantages": [
+        torch.no_grad()(baseline_of_rest),
+        identity_matrix,
+        by_factor,
+        nested_loops,
+        with_numpy,
+        in_place_on_a_clone,
+    ],
+    "returns_to_go": [list_from_the_end, power_matrix, scalar_loops, stacked, numpy_backwards, flipped_cumsum, guarded_cumsum],
 }
 
 WRONG = {
     "reinforce_loss": {
+        "drops_negative_rewards": [lambda lp, r, m: -(r.clamp(min=0) * (lp * m).sum(1)).mean()],
+        "selects_by_reward": [lambda lp, r, m: -(lp * m).sum(1)[r > 0].mean()],
+        "selects_and_averages_all": [lambda lp, r, m: -((r > 0) * (lp * m).sum(1)).mean()],
+        "subtracts_leave_one_out_baseline": [
+            lambda lp, r, m: -((r - (r.sum() - r) / max(len(r) - 1, 1)) * (lp * m).sum(1)).mean()
+        ],
+        "mask_upside_down": [lambda lp, r, m: -(r * lp.masked_fill(m != 0, 0).sum(1)).mean()],
+        "fills_with_infinity": [lambda lp, r, m: -(r * lp.masked_fill(m == 0, -torch.inf).sum(1)).mean()],
         "forgot_minus": [as_ascent],
         "forgot_rewards": [sft_like],
         "forgot_mask": [no_mask],
@@ -365,6 +409,10 @@ WRONG = {
         "sign_flipped_and_more": [lambda lp, r, m: (r * (lp * m).sum(1)).sum()],
     },
     "leave_one_out_advantages": {
+        "leaves_out_equal_rewards": [by_value],
+        "counts_the_prompts": [lambda r: r - (r.sum(1, keepdim=True) - r) / max(r.shape[0] - 1, 1)],
+        "counts_four": [lambda r: r - (r.sum(1, keepdim=True) - r) / 3],
+        "leaves_out_down_the_columns_guarded": [lambda r: r - (r.sum(0) - r) / max(len(r) - 1, 1)],
         "includes_itself": [group_mean],
         "divides_by_group_size": [forgets_to_count],
         "mean_over_batch": [global_others],
@@ -386,6 +434,11 @@ WRONG = {
         "wrong_shape": [lambda r: r.mean(1)],
     },
     "returns_to_go": {
+        "gamma_of_0_ignored": [lambda r, m, g: list_from_the_end(r, m, g or 1.0)],
+        "gamma_twice": [lambda r, m, g: stacked(r, m, g * g)],
+        "standardises_padding_too": [lambda r, m, g: ((x := stacked(r, m, g)) - x.mean()) / (x.std() + 1e-8)],
+        "standardises": [lambda r, m, g: ((x := stacked(r, m, g)) - x[m.bool()].mean()) / (x[m.bool()].std() + 1e-8)],
+        "mask_upside_down": [lambda r, m, g: stacked(r, 1 - m, g)],
         "sum_up_to_here": [prefix_sums],
         "accumulates_forward": [forward_recursion],
         "whole_sum_everywhere": [broadcast_total],

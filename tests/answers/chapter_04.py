@@ -194,15 +194,54 @@ def value_loop(values, old_values, returns, mask, clip):
     return total / count
 
 
+def clipped_by_relu(logprobs, old_logprobs, advantages, clip_eps):
+    r, s = torch.exp(logprobs - old_logprobs.detach()), torch.sign(advantages)
+    return -(r - s * F.relu(s * (r - 1) - clip_eps)) * advantages
+
+
+def clipped_dual(n, o, a, e):
+    x = clipped_with(n, o, a, 1 - e, 1 + e)
+    return torch.where(a < 0, torch.min(x, -3 * a), x)
+
+
+def gae_lambda_returns(rewards, values, mask, gamma, lam):
+    r, v = rewards * mask, values * mask
+    returns, later, next_value = torch.zeros_like(v), 0.0, 0.0
+    for t in range(v.shape[1])[::-1]:
+        later = r[:, t] + gamma * ((1 - lam) * next_value + lam * later)
+        returns[:, t], next_value = later, v[:, t]
+    return [returns - v, returns]
+
+
+def gae_one_row(r, v, m, gamma, lam):
+    flat = ((r * m).view(1, -1), (v * m).view(1, -1), torch.ones(1, m.numel()))
+    return gae_pair(*flat, gamma, lam)[0].view_as(r)
+
+
+def gae_population(*inputs):
+    a, real = gae_pair(*inputs)[0], inputs[2].bool()
+    return (a - a[real].mean()) / (a[real].std(correction=0) + 1e-8)
+
+
+def value_with(error):
+    return lambda v, old, ret, m, c: masked_mean(torch.max(error(v, ret), error(old + (v - old).clamp(-c, c), ret)), m)
+
+
 RIGHT = {
     "importance_ratio": [
         ratio_loop, ratio_through_both, ratio_of_probabilities, ratio_in_place, ratio_double, ratio_reciprocal,
     ],
     "clipped_policy_loss": [
+        clipped_by_relu,
+
         clipped_where, clipped_max_of_losses, clipped_stack, clipped_masked, clipped_spinning_up, clipped_loop,
     ],
-    "gae": [gae_pair, gae_matrix, gae_row_by_row, gae_numpy, gae_trl, gae_mix_of_returns],
-    "value_loss": [value_masked, value_without_half, value_where, value_absolute, value_loop],
+    "gae": [
+        gae_lambda_returns,
+gae_pair, gae_matrix, gae_row_by_row, gae_numpy, gae_trl, gae_mix_of_returns],
+    "value_loss": [
+        value_with(lambda x, ret: (x - ret).double().abs() ** 2 / 2),
+value_masked, value_without_half, value_where, value_absolute, value_loop],
 }  # fmt: skip
 
 
@@ -367,6 +406,11 @@ def value_clip_like_ratio(values, old_values, returns, mask, clip):
 
 WRONG = {
     "importance_ratio": {
+        "mean_of_all": [lambda new, old: torch.exp(new - old).mean()],
+        "base_two": [lambda new, old: 2 ** (new - old)],
+        "cuts_off_the_log_ratio": [lambda new, old: (new - old).clamp(-1, 1).exp()],
+        "of_all_tokens_so_far": [lambda new, old: (new.cumsum(1) - old.cumsum(1)).exp()],
+        "wrong_value": [lambda new, old: (new - old).exp().clamp(max=10)],
         "upside_down": [lambda new, old: old.exp() / new.exp()],
         "forgot_exp": [lambda new, old: new - old.detach()],
         "divides_logprobs": [lambda new, old: torch.div(new, old)],
@@ -381,6 +425,11 @@ WRONG = {
         "detached": [ratio_detached_new],
     },
     "clipped_policy_loss": {
+        "dual_clip": [clipped_dual],
+        "upper_end_of_dapo": [lambda n, o, a, e: clipped_with(n, o, a, 1 - e, 1.28)],
+        "clipped_side_detached": [
+            lambda n, o, a, e: -torch.min((n - o).exp() * a, (n - o).exp().detach().clamp(1 - e, 1 + e) * a)
+        ],
         "forgot_minus": [lambda n, o, a, e: -clipped_with(n, o, a, 1 - e, 1 + e)],
         "max_for_min": [clipped_min_of_losses],
         "max_for_negative": [clipped_max_by_sign],
@@ -396,6 +445,11 @@ WRONG = {
         "detached": [lambda n, o, a, e: clipped_with(n, o, a, 1 - e, 1 + e).detach()],
     },
     "gae": {
+        "gamma_of_0_ignored": [lambda r, v, m, g, lam: gae_pair(r, v, m, g or 1.0, lam)],
+        "gamma_of_0_taken_for_99": [lambda r, v, m, g, lam: gae_pair(r, v, m, g or 0.99, lam)],
+        "runs_through_rows": [gae_one_row],
+        "mask_upside_down": [lambda r, v, m, g, lam: gae_pair(r * (1 - m), v * (1 - m), torch.ones_like(m), g, lam)],
+        "normalises_population": [gae_population],
         "forgot_mask": [gae_no_mask, gae_masked_late],
         "forgot_gamma_in_delta": [gae_no_gamma_in_delta],
         "forgot_gamma_in_sum": [gae_no_gamma_in_sum],
@@ -410,6 +464,20 @@ WRONG = {
         "sign_flipped": [lambda *x: -gae_matrix(*x)],
     },
     "value_loss": {
+        "plain_mean_squared_error": [lambda v, old, ret, m, c: F.mse_loss(v, ret)],
+        "huber": [value_with(lambda x, ret: F.smooth_l1_loss(x, ret, reduction="none"))],
+        "adds_old_values_to_returns": [lambda v, old, ret, m, c: value_masked(v, old, ret + old, m, c)],
+        "old_value_for_the_unclipped": [
+            lambda v, old, ret, m, c: masked_mean(torch.max((old - ret) ** 2, value_errors(v, old, ret, c)[1]), m)
+        ],
+        "clips_the_squared_error": [lambda v, old, ret, m, c: 0.5 * masked_mean(((v - ret) ** 2).clamp(max=c), m)],
+        "mean_of_both": [lambda v, old, ret, m, c: 0.25 * masked_mean(sum(value_errors(v, old, ret, c)), m)],
+        "mask_upside_down": [
+            lambda v, old, ret, m, c: (
+                (torch.max(*value_errors(v, old, ret, c)) * (m == 0)).sum() / (m == 0).sum().clamp(min=1)
+            )
+        ],
+        "mask_upside_down_unguarded": [lambda v, old, ret, m, c: value_masked(v, old, ret, 1 - m, c)],
         "min_for_max": [value_min],
         "no_clip": [
             lambda v, old, ret, m, c: 0.5 * masked_mean((ret - v) ** 2, m),

@@ -302,10 +302,42 @@ def w_order(adv):
     return adv.t().reshape(-1, 1)
 
 
+def adv_trl(rewards):
+    P, G = rewards.shape
+    flat = rewards.flatten()
+    mean, std = flat.view(-1, G).mean(1).repeat_interleave(G), flat.view(-1, G).std(1).repeat_interleave(G)
+    return ((flat - mean) / (std + 1e-4)).view(P, G)
+
+
+def adv_rsqrt(rewards):
+    var, mean = torch.var_mean(rewards, dim=1, keepdim=True)
+    return (rewards - mean) * torch.rsqrt(var + 1e-8)
+
+
+def adv_with(eps):
+    return lambda r: (r - r.mean(1, keepdim=True)) / (r.std(1, keepdim=True) + eps)
+
+
+def adv_w_regrouped(rewards):
+    return adv_plain(rewards.reshape(rewards.shape[1], -1)).reshape(rewards.shape)
+
+
+def agg_trl(token_loss, mask):
+    return ((token_loss * mask).sum(-1) / mask.sum(-1).clamp(min=1.0)).mean()
+
+
+def w_nothing_if_equal(lp, old, ref, rewards, mask, eps, beta):
+    if (rewards == rewards[0, 0]).all():
+        return (lp * 0).sum()
+    return make_loss()(lp, old, ref, rewards, mask, eps, beta)
+
+
 RIGHT = {
-    "group_relative_advantages": [adv_plain, adv_loops, adv_numpy, adv_nan_to_num, adv_in_place_on_a_copy, adv_einsum],
+    "group_relative_advantages": [
+        *(adv_plain, adv_loops, adv_numpy, adv_nan_to_num, adv_in_place_on_a_copy, adv_einsum, adv_trl, adv_rsqrt)
+    ],
     "kl_k3": [k3_plain, k3_from_ratio, k3_probabilities, k3_loops, k3_expm1_double],
-    "aggregate_sequence_mean": [agg_plain, agg_loops, agg_einsum, agg_masked_fill, agg_nanmean],
+    "aggregate_sequence_mean": [agg_plain, agg_loops, agg_einsum, agg_masked_fill, agg_nanmean, agg_trl],
     "grpo_loss": [
         make_loss(),
         make_loss(policy=by_cases_term, kl=k3_expm1_double),
@@ -318,6 +350,16 @@ RIGHT = {
 
 WRONG = {
     "group_relative_advantages": {
+        "epsilon_of_1": [adv_with(1.0)],
+        "epsilon_of_a_tenth": [adv_with(0.1)],
+        "epsilon_of_a_hundredth": [adv_with(0.01)],
+        "missing_parentheses": [lambda r: r - r.mean(1, keepdim=True) / (r.std(1, keepdim=True) + 1e-4)],
+        "missing_parentheses_1e6": [lambda r: r - r.mean(1, keepdim=True) / (r.std(1, keepdim=True) + 1e-6)],
+        "missing_parentheses_1e8": [lambda r: r - r.mean(1, keepdim=True) / (r.std(1, keepdim=True) + 1e-8)],
+        "over_prompts": [lambda r: (r - r.mean(0, keepdim=True)) / (r.std(0, keepdim=True) + 1e-6)],
+        "regrouped": [adv_w_regrouped],
+        "raises_std_to_1": [lambda r: (r - r.mean(1, keepdim=True)) / r.std(1, keepdim=True).clamp(min=1)],
+        "unit_length": [lambda r: F.normalize(r - r.mean(1, keepdim=True), dim=1)],
         "no_epsilon": [adv_w_no_eps],
         "population_std": [adv_w_numpy_std],
         "over_batch": [adv_w_whole_batch],
@@ -330,6 +372,9 @@ WRONG = {
         "returns_nothing": [lambda rewards: None],
     },
     "kl_k3": {
+        "wrong_value": [lambda lp, ref: k3_plain(lp, ref).clamp(max=2)],
+        "plus_one": [lambda lp, ref: (ref - lp).exp() - (ref - lp) + 1],
+        "linear_part_detached": [lambda lp, ref: (ref - lp).exp() - (ref - lp).detach() - 1],
         "upside_down": [k3_w_swapped],
         "is_k1": [k3_w_k1],
         "is_k2": [k3_w_squared],
@@ -342,6 +387,12 @@ WRONG = {
         "detached": [k3_w_detached],
     },
     "aggregate_sequence_mean": {
+        "counts_what_is_not_zero": [lambda x, m: ((x * m).sum(1) / (x * m != 0).sum(1).clamp(min=1)).mean()],
+        "mask_upside_down": [lambda x, m: agg_trl(x, 1 - m)],
+        "mask_upside_down_unguarded": [lambda x, m: agg_plain(x, 1 - m)],
+        "at_least_two_tokens": [lambda x, m: ((x * m).sum(1) / m.sum(1).clamp(min=2)).mean()],
+        "one_token_too_many": [lambda x, m: ((x * m).sum(1) / (m.sum(1) + 1)).mean()],
+        "median_of_rows": [lambda x, m: ((x * m).sum(1) / m.sum(1)).median()],
         "token_mean": [agg_w_all_tokens],
         "divides_by_width": [agg_w_mean_of_product],
         "forgot_mask": [agg_w_ignores_mask],
@@ -353,6 +404,15 @@ WRONG = {
         "detached": [lambda token_loss, mask: agg_plain(token_loss, mask).item()],
     },
     "grpo_loss": {
+        "nothing_for_equal_rewards": [w_nothing_if_equal],
+        "hard_coded_clip": [lambda lp, old, ref, r, m, eps, beta: make_loss()(lp, old, ref, r, m, 0.2, beta)],
+        "hard_coded_beta": [lambda lp, old, ref, r, m, eps, beta: make_loss()(lp, old, ref, r, m, eps, 0.04)],
+        "old_and_reference_swapped": [lambda lp, old, ref, *rest: make_loss()(lp, ref, old, *rest)],
+        "mask_upside_down": [make_loss(reduce=lambda x, m: agg_trl(x, 1 - m))],
+        "mask_upside_down_unguarded": [lambda lp, old, ref, r, m, *rest: make_loss()(lp, old, ref, r, 1 - m, *rest)],
+        "leave_one_out": [make_loss(advantage=adv_w_loo)],
+        "forgot_std_and_kl_sign": [make_loss(advantage=adv_w_only_mean, kl=lambda lp, ref: -k3_plain(lp, ref))],
+        "kl_without_minus_one": [make_loss(kl=k3_w_no_one)],
         "max_for_min": [make_loss(policy=w_max)],
         "no_clip": [make_loss(policy=lambda lp, old, adv, eps: (lp - old).exp() * adv)],
         "ratio_upside_down": [make_loss(policy=lambda lp, old, adv, eps: ppo_term(old, lp, adv, eps))],
