@@ -373,7 +373,15 @@ RIGHT = {
         with_numpy,
         in_place_on_a_clone,
     ],
-    "returns_to_go": [list_from_the_end, power_matrix, scalar_loops, stacked, numpy_backwards, flipped_cumsum, guarded_cumsum],
+    "returns_to_go": [
+        list_from_the_end,
+        power_matrix,
+        scalar_loops,
+        stacked,
+        numpy_backwards,
+        flipped_cumsum,
+        guarded_cumsum,
+    ],
 }
 
 WRONG = {
