@@ -66,7 +66,7 @@ def _own_state() -> Iterator[None]:
 def _what_happened(error: BaseException, function: Callable) -> str:
     """The error's own words, and the line of the learner's code it came from."""
     words = traceback.format_exception_only(error)[-1].strip().splitlines()[0]
-    file = getattr(getattr(inspect.unwrap(function), "__code__", None), "co_filename", None)
+    file = getattr(getattr(getattr(function, "__wrapped__", function), "__code__", None), "co_filename", None)
     lines = [frame.line for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file and frame.line]
     return f"{words} (in the line `{lines[-1].strip()}`)" if lines else words
 

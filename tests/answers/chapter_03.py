@@ -229,6 +229,14 @@ def stacked(token_rewards, mask, gamma):
     return torch.stack(columns_[::-1], dim=1)
 
 
+def loop_one_short(token_rewards, mask, gamma):
+    out, running = torch.zeros_like(token_rewards), 0.0
+    for t in range(token_rewards.shape[1] - 1, 0, -1):
+        running = token_rewards[:, t] * mask[:, t] + gamma * running
+        out[:, t] = running
+    return out
+
+
 def guarded_cumsum(token_rewards, mask, gamma):
     powers = gamma ** torch.arange(token_rewards.shape[1])
     return (token_rewards * mask * powers).flip(1).cumsum(1).flip(1) / powers.clamp(min=1e-30)
@@ -442,6 +450,7 @@ WRONG = {
         "wrong_shape": [lambda r: r.mean(1)],
     },
     "returns_to_go": {
+        "stops_before_the_first_token": [loop_one_short],
         "gamma_of_0_ignored": [lambda r, m, g: list_from_the_end(r, m, g or 1.0)],
         "gamma_twice": [lambda r, m, g: stacked(r, m, g * g)],
         "standardises_padding_too": [lambda r, m, g: ((x := stacked(r, m, g)) - x.mean()) / (x.std() + 1e-8)],

@@ -227,6 +227,21 @@ def value_with(error):
     return lambda v, old, ret, m, c: masked_mean(torch.max(error(v, ret), error(old + (v - old).clamp(-c, c), ret)), m)
 
 
+def value_clip_like_probability_ratio(values, old_values, returns, mask, clip):
+    clipped = torch.clamp(values, 1 - clip, 1 + clip)
+    return 0.5 * masked_mean(torch.max((values - returns) ** 2, (clipped - returns) ** 2), mask)
+
+
+def gae_loop_one_short(rewards, values, mask, gamma, lam):
+    rewards, values = rewards * mask, values * mask
+    out, running = torch.zeros_like(values), torch.zeros(len(values))
+    for t in range(values.shape[1] - 1, 0, -1):
+        following = values[:, t + 1] if t + 1 < values.shape[1] else 0.0
+        running = rewards[:, t] + gamma * following - values[:, t] + gamma * lam * running
+        out[:, t] = running
+    return out
+
+
 RIGHT = {
     "importance_ratio": [
         ratio_loop, ratio_through_both, ratio_of_probabilities, ratio_in_place, ratio_double, ratio_reciprocal,
@@ -445,6 +460,7 @@ WRONG = {
         "detached": [lambda n, o, a, e: clipped_with(n, o, a, 1 - e, 1 + e).detach()],
     },
     "gae": {
+        "stops_before_the_first_token": [gae_loop_one_short],
         "gamma_of_0_ignored": [lambda r, v, m, g, lam: gae_pair(r, v, m, g or 1.0, lam)],
         "gamma_of_0_taken_for_99": [lambda r, v, m, g, lam: gae_pair(r, v, m, g or 0.99, lam)],
         "runs_through_rows": [gae_one_row],
@@ -485,6 +501,7 @@ WRONG = {
         ],
         "clip_only": [lambda v, old, ret, m, c: 0.5 * masked_mean(value_errors(v, old, ret, c)[1], m)],
         "clip_as_ratio": [value_clip_like_ratio],
+        "clip_around_one": [value_clip_like_probability_ratio],
         "clip_around_zero": [
             lambda v, old, ret, m, c: 0.5 * masked_mean(torch.max((v - ret) ** 2, (v.clip(-c, c) - ret) ** 2), m)
         ],
