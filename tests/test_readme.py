@@ -31,6 +31,13 @@ def test_every_file_it_names_exists():
         assert (ROOT / name).exists(), name
 
 
+def test_everything_on_its_map_exists():
+    (tree,) = re.findall(r"```\n(grpo_teach/.*?)```", README, flags=re.S)
+    for line in tree.splitlines():
+        folder = "grpo_teach/" if line.startswith("  ") else ""
+        assert (ROOT / folder / line.split()[0].rstrip(",")).exists(), line
+
+
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
 def test_every_record_says_how_it_was_made(path):
     record = json.loads(path.read_text())

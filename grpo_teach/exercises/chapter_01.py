@@ -28,6 +28,7 @@ def _underflows(function) -> bool:
     outcome = run(function, {"logits": logits, "input_ids": torch.tensor([[1, 0]])})
     return outcome.value is not None and not bool(torch.isfinite(outcome.value).all())
 
+
 # completion_mask(completion_ids [B,T], eos_id) -> [B,T] ----------------------------------------------------------
 
 
@@ -41,6 +42,7 @@ def _mask(ids, eos):
 
 def _unless_cut_off(ids, eos, mask, cut_off):
     return torch.where((ids == eos).any(dim=1, keepdim=True), mask.double(), cut_off)
+
 
 # answer_reward(completion, answer) -> float ----------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ def _sft(logprobs, mask):
     # SFT gives every token the advantage 1: then the policy gradient's loss is the negative log-likelihood.
     return aggregate(policy_gradient_loss(logprobs, torch.ones_like(mask)), mask, "token_mean")
 
+
 # rejection_weights(rewards [P,G]) -> [P,G] -----------------------------------------------------------------------
 
 

@@ -25,12 +25,14 @@ def _standardised(numbers, mask=None):
     std = ((counted - counted.mean()).square().sum() / (len(counted) - 1)).sqrt()  # NaN for one number, as std() gives
     return (numbers - counted.mean()) / std
 
+
 # leave_one_out_advantages(rewards [P,G]) -> [P,G] ----------------------------------------------------------------
 
 
 def _best_other(rewards):
     first, second = rewards.topk(2, dim=1).values.split(1, dim=1)
     return torch.where(rewards == first, second, first)
+
 
 # returns_to_go(token_rewards [B,T], mask [B,T], gamma) -> [B,T] --------------------------------------------------
 

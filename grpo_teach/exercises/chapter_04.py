@@ -30,6 +30,7 @@ def _underflows(function) -> bool:
     got = run(function, {"logprobs": torch.tensor([[-120.0]]), "old_logprobs": torch.tensor([[-120.5]])}).value
     return got is None or got.numel() != 1 or not abs(float(got) - 1.6487) < 0.01
 
+
 # clipped_policy_loss(logprobs, old_logprobs, advantages [B,T], clip_eps) -> [B,T] --------------------------------
 
 
@@ -58,6 +59,7 @@ def _standardised(x):
     difference = x - x.mean()
     return difference / ((difference**2).sum() / (x.numel() - 1)).sqrt()
 
+
 # gae(rewards [B,T], values [B,T], mask [B,T], gamma, lam) -> [B,T] ------------------------------------------------
 
 
@@ -84,6 +86,7 @@ def _whitened(r, v, m, g, lam, ddof=1):
     real = adv[m.bool()]
     std = ((real - real.mean()) ** 2).sum().div(len(real) - ddof).sqrt()
     return (adv - real.mean()) / (std + 1e-8)
+
 
 # value_loss(values, old_values, returns, mask [B,T], clip) -> scalar ---------------------------------------------
 

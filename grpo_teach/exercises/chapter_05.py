@@ -37,7 +37,6 @@ def _lets_rounding_through(function) -> bool:
     got = run(function, {"rewards": torch.full((1, 8), 0.1)}).value
     return got is not None and not bool((got.abs() < 0.01).all())
 
-# kl_k3(logprobs [B,T], ref_logprobs [B,T]) -> [B,T] --------------------------------------------------------------
 
 # aggregate_sequence_mean(token_loss [B,T], mask [B,T]) -> scalar -------------------------------------------------
 
@@ -48,6 +47,7 @@ def _sequence_mean(token_loss, mask):
 
 def _sum(token_loss, mask, *dims):
     return (token_loss * mask).sum(dim=dims or None)
+
 
 # grpo_loss(logprobs, old_logprobs, ref_logprobs, rewards [P,G], mask, clip_eps, beta) -> scalar ------------------
 
