@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from grpo_teach.exact import ExactWorld
 from grpo_teach.policy import load_base, tiny_policy, tiny_tokenizer
 from grpo_teach.rollout import sample
 
@@ -79,3 +80,15 @@ def base():
     """The pretrained policy that ships with the package. Copy it before training it."""
     policy, tokenizer = load_base()
     return SimpleNamespace(policy=policy, tokenizer=tokenizer)
+
+
+@pytest.fixture(scope="session")
+def world():
+    """15 completions whose expectations are sums."""
+    return ExactWorld()
+
+
+@pytest.fixture
+def table(world):
+    """A policy over them: [7, 3] logits."""
+    return world.policy(seed=1)
