@@ -92,3 +92,13 @@ def world():
 def table(world):
     """A policy over them: [7, 3] logits."""
     return world.policy(seed=1)
+
+
+@pytest.fixture
+def own_progress(tmp_path, monkeypatch):
+    """The file in which this test alone keeps its solved exercises; none so far."""
+    from grpo_teach.exercises import report  # here: most tests, and every mutant's, do without the checkers
+
+    monkeypatch.setenv("GRPO_TEACH_PROGRESS", str(tmp_path / "progress.json"))
+    monkeypatch.setattr(report, "_solved", set())
+    return tmp_path / "progress.json"

@@ -10,12 +10,7 @@ from grpo_teach import exercises
 from grpo_teach.errors import InputError
 from grpo_teach.exercises import report
 
-
-@pytest.fixture(autouse=True)
-def own_progress(tmp_path, monkeypatch):
-    monkeypatch.setenv("GRPO_TEACH_PROGRESS", str(tmp_path / "progress.json"))
-    monkeypatch.setattr(report, "_solved", set())
-    return tmp_path / "progress.json"
+pytestmark = pytest.mark.usefixtures("own_progress")
 
 
 def right(logprobs, rewards, mask):

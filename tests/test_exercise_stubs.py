@@ -7,10 +7,7 @@ import torch
 
 from grpo_teach import exercises
 
-
-@pytest.fixture(autouse=True)
-def own_progress(tmp_path, monkeypatch):
-    monkeypatch.setenv("GRPO_TEACH_PROGRESS", str(tmp_path / "progress.json"))
+pytestmark = pytest.mark.usefixtures("own_progress")
 
 
 def only_dots(logprobs, rewards, mask): ...

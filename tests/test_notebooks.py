@@ -96,6 +96,10 @@ def tagged(cell) -> set[str]:
     return set(cell.metadata.get("tags", []))
 
 
+def exercise_names(notebook) -> set[str]:
+    return {name for c in notebook.cells if "exercise" in tagged(c) for name in re.findall(r"def (\w+)", c.source)}
+
+
 def test_an_exercise_is_a_stub_a_check_a_hint_and_a_folded_solution(notebook):
     cells = notebook.cells
     for i, cell in enumerate(cells):
@@ -120,7 +124,7 @@ def test_the_stored_notebook_is_the_unsolved_one(notebook):
 
 
 def test_later_cells_use_the_packages_functions_and_not_the_learners(notebook):
-    names = {name for c in notebook.cells if "exercise" in tagged(c) for name in re.findall(r"def (\w+)", c.source)}
+    names = exercise_names(notebook)
     for cell in code_cells(notebook):
         if not tagged(cell) & {"exercise", "check", "solution"}:
             for name in names:
@@ -135,7 +139,7 @@ def test_source_that_is_shown_is_checked_against_the_stored_output(notebook):
 
 
 def test_the_packages_own_code_is_folded_where_it_gives_an_exercise_away(notebook):
-    names = {name for c in notebook.cells if "exercise" in tagged(c) for name in re.findall(r"def (\w+)", c.source)}
+    names = exercise_names(notebook)
     for cell in code_cells(notebook):
         shown = re.findall(r"show_source\((.*)\)", cell.source)
         if shown and names & set(re.findall(r"\w+", shown[0])) - {"token_logprobs"}:  # that one lacks the shift

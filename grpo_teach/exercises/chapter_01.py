@@ -46,6 +46,7 @@ def _unless_cut_off(ids, eos, mask, cut_off):
 
 # answer_reward(completion, answer) -> float ----------------------------------------------------------------------
 
+
 def _number(text):
     try:
         return float(text)

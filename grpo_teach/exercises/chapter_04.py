@@ -122,6 +122,6 @@ EXERCISES = [
              probes={"learns_through_old": _learns_through_old, "underflows": _underflows}),
     Exercise("clipped_policy_loss", 4, _clipped_loss, globals(), gradient=("logprobs",)),
     Exercise("gae", 4, _gae, globals(), unpack=True),
-    Exercise("value_loss", 4, _value_loss, globals(), gradient=("values",), 
+    Exercise("value_loss", 4, _value_loss, globals(), gradient=("values",),
              factors=(1.0, 2.0)),  # with the half and without it: both are usual
 ]  # fmt: skip

@@ -8,6 +8,7 @@ factor, a shape, a missing gradient, or the first case in which it goes wrong.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 
 import torch
 
@@ -72,11 +73,16 @@ class _Comparison:
         wanted = range(len(self.cases)) if coarse else self.failing
         return len(agreeing) if agreeing.issuperset(wanted) else 0
 
+    @cached_property
+    def mistaken(self) -> dict[str, list[Outcome]]:
+        """What each known mistake gives; asked for up to three times."""
+        return {name: self.outcomes(mistake) for name, mistake in self.exercise.mistakes.items()}
+
     def known_mistake(self, gradients: bool, sign: float = 1.0) -> str | None:
-        fits = {}
-        for name, mistake in self.exercise.mistakes.items():
-            outcomes = self.outcomes(mistake)
-            fits[name] = max(self.fits(outcomes, gradients, sign * factor) for factor in self.exercise.factors)
+        fits = {
+            name: max(self.fits(outcomes, gradients, sign * factor) for factor in self.exercise.factors)
+            for name, outcomes in self.mistaken.items()
+        }
         best = max(fits, key=fits.get)  # the first listed of equally good ones
         return best if fits[best] else None
 
@@ -129,15 +135,15 @@ def _describe(compared: _Comparison) -> tuple[str, dict]:
     if known:
         return known, {}
     factors = compared.factors()
+    one_factor = bool(factors) and max(factors) - min(factors) < 1e-3
     if factors and all(abs(f) < 1e-6 for f in factors):
         return "always_zero", {}
-    if factors and max(factors) - min(factors) < 1e-3 and abs(factors[0] - 1) > 1e-3:
-        factor = factors[0]
-        return ("sign_flipped" if abs(factor + 1) < 1e-3 else "constant_factor"), {"factor": f"{factor:.4g}"}
+    if one_factor and abs(factors[0] - 1) > 1e-3:
+        return "sign_flipped" if abs(factors[0] + 1) < 1e-3 else "constant_factor", {"factor": f"{factors[0]:.4g}"}
     flipped = compared.known_mistake(gradients=False, sign=-1.0)
     if flipped:
         return "sign_flipped_and_more", {"more": compared.exercise.texts[flipped]}
-    if factors and all(factors) and max(factors) - min(factors) > 1e-3:
+    if factors and all(factors) and not one_factor:
         return "changing_factor", {"factors": ", ".join(f"{f:.4g}" for f in factors)}
     return "wrong_value", {}
 
