@@ -22,7 +22,7 @@ from grpo_teach.losses import (
 )
 from grpo_teach.policy import load_base, load_policy
 from grpo_teach.rollout import Rollouts, from_text, sample, score
-from grpo_teach.tasks.chain_sum import ChainSum, Problem
+from grpo_teach.tasks import TASKS, ChainSum, Problem, Task
 from grpo_teach.train import train
 
 __version__ = "0.1.0"
@@ -32,12 +32,14 @@ __all__ = [
     "GRPO",
     "PPO",
     "SFT",
+    "TASKS",
     "ChainSum",
     "Evaluation",
     "InputError",
     "PolicyGradient",
     "Problem",
     "Rollouts",
+    "Task",
     "TrainingDiverged",
     "aggregate",
     "clipped_policy_loss",

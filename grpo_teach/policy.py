@@ -18,13 +18,12 @@ from grpo_teach.errors import InputError
 __all__ = ["Critic", "Models", "frozen_copy", "load_base", "load_policy", "save_policy"]
 __all__ += ["tiny_policy", "tiny_tokenizer"]
 
-BASE = Path(__file__).parent / "data" / "base"
-VOCABULARY = ["<pad>", "<eos>", "<think>", "</think>", *"0123456789", "+", "=", ";"]
+BASES = Path(__file__).parent / "data"
 
 
-def tiny_tokenizer() -> PreTrainedTokenizerFast:
+def tiny_tokenizer(characters: str = "0123456789+=;") -> PreTrainedTokenizerFast:
     """One token a character; ``<think>``, ``</think>``, ``<eos>`` and ``<pad>`` are one token each."""
-    vocabulary = {token: i for i, token in enumerate(VOCABULARY)}
+    vocabulary = {token: i for i, token in enumerate(["<pad>", "<eos>", "<think>", "</think>", *characters])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"</?think>|."), "isolated")
     tokenizer.decoder = decoders.Fuse()
@@ -64,14 +63,18 @@ def _no_progress_bars():
         transformers_logging.enable_progress_bar()
 
 
-def load_base():
-    """The tiny pretrained policy that ships with the package.
+def load_base(task: str = "chain_sum"):
+    """The tiny pretrained policy that ships with the package for a task.
 
+    Args:
+        task: a name in ``TASKS``.
     Returns:
         ``(policy, tokenizer)``: a ``LlamaForCausalLM`` in float32 on the CPU, and its tokenizer.
+    Raises:
+        InputError: if no base ships under that name.
     """
     with _no_progress_bars():
-        return load_policy(BASE)
+        return load_policy(BASES / task)
 
 
 def save_policy(policy, tokenizer, folder: str | Path) -> None:

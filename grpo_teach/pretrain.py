@@ -1,7 +1,7 @@
 """Make the base policy: text in which most answers are guessed and some are worked out.
 
-The mix is the whole point. Four texts in five are a guess, a digit at random, right one time in ten; one in
-five is a worked scratchpad with a few slips. So the base knows how to think, seldom does, and no better than
+The mix is the whole point. On the chain sum four texts in five are a guess, a digit at random, right one time in
+ten; one in five is a worked scratchpad with a few slips. So the base knows how to think, seldom does, and no better than
 what it has read. (In the first half of pretraining more of the texts are worked out: that is when it learns to
 calculate.)
 """
@@ -16,38 +16,39 @@ from tqdm import tqdm
 from grpo_teach.algorithms import SFT, sft
 from grpo_teach.policy import Models, tiny_policy, tiny_tokenizer
 from grpo_teach.rollout import from_text
-from grpo_teach.tasks.chain_sum import ChainSum
+from grpo_teach.tasks import ChainSum, Task
 
-__all__ = ["Mix", "pretrain"]
+__all__ = ["MIXES", "Mix", "pretrain"]
 
 
 @dataclass(frozen=True)
 class Mix:
-    """What the base reads.
+    """What a base reads.
 
     Attributes:
-        addends: numbers of addends, uniformly.
+        task: whose problems.
         thinking: share of worked scratchpads; the rest are guesses.
-        slip: probability that a step's result is a random digit instead of the right one.
+        slip: probability of a mistake in a step of a scratchpad.
     """
 
-    addends: tuple[int, ...] = (3, 4, 5, 6)
+    task: Task
     thinking: float = 0.2
     slip: float = 0.05
 
 
-MIX = Mix()
+MIXES = {"chain_sum": Mix(ChainSum((3, 4, 5, 6)))}
 
 
 def pretrain(
     steps: int = 1500,
     seed: int = 0,
-    mix: Mix = MIX,
+    mix: Mix = MIXES["chain_sum"],
     batch: int = 256,
     learning_rate: float = 2e-3,
+    policy=None,
     progress: bool = True,
 ):
-    """Pretrain the tiny policy from random weights by SFT on the mix, with a linearly falling learning rate.
+    """Pretrain a tiny policy by SFT on the mix, with a linearly falling learning rate.
 
     Args:
         steps: optimizer steps.
@@ -55,27 +56,29 @@ def pretrain(
         mix: what to read.
         batch: texts a step.
         learning_rate: at the start; falls to 0.
+        policy: a policy of the task's vocabulary that reads on; without one, a tiny one with random weights.
         progress: show a bar with the loss.
     Returns:
         ``(policy, tokenizer)``.
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    tokenizer = tiny_tokenizer()
-    models = Models(tiny_policy(tokenizer))
+    task, fresh = mix.task, policy is None
+    tokenizer = tiny_tokenizer(task.characters)
+    models = Models(tiny_policy(tokenizer) if fresh else policy)
     optimizer = torch.optim.AdamW(models.policy.parameters(), lr=learning_rate, weight_decay=0.01, fused=True)
-    task, config, all_accepted = ChainSum(mix.addends), SFT(), torch.ones(batch, 1)
+    config, all_accepted = SFT(), torch.ones(batch, 1)
     bar = tqdm(range(steps), desc="pretraining", disable=not progress)
     for step in bar:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * (1 - step / steps)
         problems = task.sample(batch, generator)
         # The first half teaches to calculate: all scratchpads at first, falling to the mix's own share.
-        share = max(mix.thinking, 1 - (1 - mix.thinking) * 2 * step / steps)
+        share = max(mix.thinking, 1 - (1 - mix.thinking) * 2 * step / steps) if fresh else mix.thinking
         thinking = torch.rand(batch, generator=generator) < share
-        guesses = torch.randint(10, (batch,), generator=generator).tolist()
+        guesses = task.guess(problems, generator)
         texts = [
-            task.demonstration(problem, mix.slip, generator) if think else str(guess)
+            task.demonstration(problem, mix.slip, generator) if think else guess
             for problem, think, guess in zip(problems, thinking, guesses, strict=True)
         ]
         demonstrations = from_text(tokenizer, [problem.prompt for problem in problems], texts)

@@ -68,6 +68,8 @@ class Trainer:
             "reward": float(rewards.mean()),
             "length": float(rollouts.lengths.float().mean()),
             "thinks": sum(map(self.task.thinks, texts)) / len(texts),
+            # Minus the mean log-prob of what was sampled: an unbiased estimate, nats a token.
+            "entropy": -float(rollouts.old_logprobs.sum() / rollouts.tokens),
             "mixed_groups": float((rewards.max(dim=1).values > rewards.min(dim=1).values).float().mean()),
             "kl": self._kl_to_reference(rollouts),
             "loss": 0.0,

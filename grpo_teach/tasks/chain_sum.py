@@ -6,31 +6,19 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 
 from grpo_teach.errors import InputError
-from grpo_teach.rewards import accuracy
+from grpo_teach.tasks.task import Problem, Task
 
-__all__ = ["ChainSum", "Problem"]
-
-
-class Problem(NamedTuple):
-    """One question and its answer, as text."""
-
-    prompt: str
-    answer: str
+__all__ = ["ChainSum"]
 
 
 @dataclass(frozen=True)
-class ChainSum:
+class ChainSum(Task):
     """Problems with a given number of addends, each a digit.
-
-    About one problem in ten, chosen by a checksum of its text, belongs to the test split and is never sampled
-    for training, so evaluation is always on problems that training has not seen.
 
     Attributes:
         addends: lengths to draw from, uniformly; one number is accepted too.
@@ -60,30 +48,15 @@ class ChainSum:
             raise InputError("this task holds out no lengths")
         return ChainSum(self.held_out)
 
-    def sample(self, n: int, generator: torch.Generator, split: str = "train") -> list[Problem]:
-        """Draw n problems of one split (``"train"`` or ``"test"``) with the given generator."""
-        problems = []
-        while len(problems) < n:
-            length = self._drawn[int(torch.randint(len(self._drawn), (1,), generator=generator))]
-            digits = torch.randint(10, (length,), generator=generator).tolist()
-            prompt = "+".join(map(str, digits)) + "="
-            if (zlib.crc32(prompt.encode()) % 10 == 0) == (split == "test"):
-                problems.append(Problem(prompt, str(sum(digits) % 10)))
-        return problems
+    def draw(self, generator: torch.Generator) -> Problem:
+        """A length, then its digits, each uniformly."""
+        length = self._drawn[int(torch.randint(len(self._drawn), (1,), generator=generator))]
+        digits = torch.randint(10, (length,), generator=generator).tolist()
+        return Problem("+".join(map(str, digits)) + "=", str(sum(digits) % 10))
 
-    def test_set(self, n: int) -> list[Problem]:
-        """The fixed held-out problems: the same n every time; a shorter list is the start of a longer one."""
-        return self.sample(n, torch.Generator().manual_seed(20250120), split="test")
-
-    def reward(self, completions: list[str], problems: list[Problem]) -> torch.Tensor:
-        """[P, G] rewards of P*G completions in prompt order: 1.0 for a right answer, else 0.0."""
-        group_size = len(completions) // len(problems)
-        scores = [accuracy(text, problems[b // group_size].answer) for b, text in enumerate(completions)]
-        return torch.tensor(scores).reshape(len(problems), group_size)
-
-    def thinks(self, completion: str) -> bool:
-        """Does the completion work step by step before it answers?"""
-        return completion.startswith("<think>")
+    def guess(self, problems: list[Problem], generator: torch.Generator) -> list[str]:
+        """For each problem a digit at random."""
+        return [str(digit) for digit in torch.randint(10, (len(problems),), generator=generator).tolist()]
 
     def demonstration(self, problem: Problem, slip: float = 0.0, generator: torch.Generator | None = None) -> str:
         """A worked solution. With probability ``slip`` a step's result is replaced by a random digit."""
