@@ -1,8 +1,8 @@
 """Make the base policy: text in which most answers are guessed and some are worked out.
 
 The mix is the whole point. On the chain sum four texts in five are a guess, a digit at random, right one time in
-ten; one in five is a worked scratchpad with a few slips. So the base knows how to think, seldom does, and no better than
-what it has read. (In the first half of pretraining more of the texts are worked out: that is when it learns to
+ten; one in five is a worked scratchpad with a few slips. So the base knows how to think, seldom does, and no better
+than what it has read. (In the first half of pretraining more of the texts are worked out: that is when it learns to
 calculate.)
 """
 
