@@ -1,4 +1,4 @@
-"""The command line: ``python -m grpo_teach {demo,compare,train,evaluate,pretrain}``."""
+"""The command line: ``python -m grpo_teach {demo,compare,train,evaluate,pretrain,record}``."""
 
 from __future__ import annotations
 
@@ -109,6 +109,14 @@ def parser() -> Parser:
     sub = command("pretrain", "make the base policy from random weights", run_pretrain, policy=False)
     sub.add_argument("--steps", type=int, default=1500, help="optimizer steps")
     sub.add_argument("--out", type=Path, default=Path("out/base"), help="folder for the policy and its tokenizer")
+
+    sub = command("record", "repeat a recorded study, or list them all", run_record, policy=False)
+    sub.add_argument("name", nargs="?", help="a study of --list")
+    sub.add_argument("--list", action="store_true", help="say what each study asks and how far it is recorded")
+    sub.add_argument("--check", action="store_true", help="run one recorded seed (--seed) again and compare")
+    sub.add_argument("--variant", help="for --check: which variant; without it the first")
+    sub.add_argument("--out", type=Path, help="the file to write; without it the record that ships")
+    sub.add_argument("--workers", type=int, default=2, help="runs at a time, each with one thread")
     return main
 
 
@@ -220,6 +228,35 @@ def run_pretrain(args: argparse.Namespace) -> dict:
     save_policy(policy, tokenizer, folder)
     result = evaluate(policy, tokenizer, ChainSum(5), 1024).as_dict()
     describe(result)
+    return result
+
+
+def run_record(args: argparse.Namespace) -> dict:
+    from grpo_teach import experiments  # scipy takes a second to load; other commands need none
+
+    if args.list or not args.name:
+        table = experiments.overview()
+        for name, study in table.items():
+            print(f"{name:24} {study['recorded']:>3} of {study['runs']:>3} runs  {study['question']}")
+        return table
+    if not args.check:
+        at_least_one(args, "workers")
+        held = experiments.record(args.name, args.out, args.workers, progress=not args.quiet)
+        for label, results in held["runs"].items():
+            accuracies = [result["accuracy"] for result in results]
+            low, high = experiments.interval(accuracies)
+            print(
+                f"{label:48} {sum(accuracies) / len(accuracies):6.1%}  ({low:.1%} – {high:.1%}, {len(results)} seeds)"
+            )
+        return {"name": args.name, "runs": sum(map(len, held["runs"].values()))}
+    result = experiments.check(args.name, args.variant, args.seed)
+    low, high = result["expected"]
+    inside = low <= result["accuracy"] <= high
+    if not (result["same"] or (inside and not result["same_machine"])):
+        where = "inside" if inside else "outside"
+        raise InputError(f"the run differs: accuracy {result['accuracy']:.1%}, {where} {low:.1%} – {high:.1%}")
+    exactly = "number for number" if result["same"] else f"within {low:.1%} – {high:.1%}, on another machine"
+    print(f"repeated: accuracy {result['accuracy']:.1%}, {exactly}")
     return result
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import random
+import subprocess
 import zipfile
 from importlib import metadata
 from pathlib import Path
@@ -28,14 +29,15 @@ __all__ += ["save_checkpoint", "seed_everything", "write_json"]
 
 
 def manifest(config: dict, seed: int) -> dict:
-    """What someone needs to repeat a run: settings, seed, versions, device, threads."""
+    """What someone needs to repeat a run: settings, seed, versions, commit (in a checkout), device, threads."""
     packages = ("grpo_teach", "torch", "transformers", "numpy")
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU ({platform.machine()})"
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU ({_processor()})"
     return {
         "config": config,
         "seed": seed,
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in packages},
+        "commit": _commit(),
         "device": device,
         "threads": torch.get_num_threads(),
     }
@@ -46,6 +48,22 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:  # run from a checkout that was not installed
         return None
+
+
+def _commit() -> str | None:
+    asked = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):  # installed from a wheel, or no git
+        return None
+
+
+def _processor() -> str:
+    try:
+        names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        return names[0].split(":")[1].strip()
+    except (OSError, IndexError):  # not Linux, or a processor that does not say
+        return platform.machine()
 
 
 def output_folder(path: str | Path) -> Path:
@@ -75,9 +93,9 @@ def _replace(path: Path, write) -> None:
     os.replace(temporary, path)
 
 
-def write_json(path: Path, value: dict) -> None:
-    """Write JSON atomically."""
-    _replace(path, lambda file: file.write((json.dumps(value, indent=1) + "\n").encode()))
+def write_json(path: Path, value: dict, indent: int | None = 1) -> None:
+    """Write JSON atomically; without an indent it takes a third of the bytes."""
+    _replace(path, lambda file: file.write((json.dumps(value, indent=indent) + "\n").encode()))
 
 
 def seed_everything(seed: int) -> None:

@@ -1,0 +1,288 @@
+"""Recorded studies: a grid of runs in which one thing varies, each run repeated with several seeds.
+
+``studies.toml`` says what each study asks, holds fixed and varies; ``python -m grpo_teach record NAME`` runs it and
+writes ``recorded/NAME.json``. A run is one process with one thread, so the same machine repeats it to the last bit.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import multiprocessing
+import tomllib
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy
+import torch
+from scipy import integrate, stats
+from tqdm import tqdm
+
+from grpo_teach import records
+from grpo_teach.algorithms import ALGORITHMS
+from grpo_teach.errors import InputError, TrainingDiverged
+from grpo_teach.evaluate import evaluate
+from grpo_teach.policy import load_base
+from grpo_teach.pretrain import Mix, pretrain
+from grpo_teach.tasks import TASKS
+from grpo_teach.tasks.few_problems import FewProblems
+from grpo_teach.train import train
+
+__all__ = ["Variant", "area", "check", "difference", "interval", "load_study", "overview", "record", "run", "studies"]
+
+RECORDED = Path(__file__).parent / "recorded"
+CURVE = ("reward", "length", "entropy", "kl", "mixed_groups", "clip_fraction")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One column of a study: an algorithm with its settings, and what it is trained on.
+
+    Attributes:
+        algorithm: a name in ``ALGORITHMS``.
+        settings: those that differ from the algorithm's defaults.
+        task: a name in ``TASKS``; ``options`` are its arguments.
+        base: a shipped base's name; without one, the task's own.
+        thinking: the base first reads 60 batches of a mix with this share of worked answers, and so becomes a base
+            that thinks more seldom or more often. None leaves it as it is.
+        tokens, steps: the run ends when either is reached.
+        evaluate_every: steps between evaluations.
+        wrong_rewards: share of training rewards that are turned round.
+        train_problems: how many different problems training may draw; None for no limit.
+        also_asked: further tasks to evaluate on at the end, as options by name.
+    """
+
+    algorithm: str = "grpo"
+    settings: dict = field(default_factory=dict)
+    task: str = "chain_sum"
+    options: dict = field(default_factory=dict)
+    base: str | None = None
+    thinking: float | None = None
+    tokens: int | None = None
+    steps: int | None = None
+    evaluate_every: int = 10
+    wrong_rewards: float = 0.0
+    train_problems: int | None = None
+    also_asked: dict = field(default_factory=dict)
+
+    def start(self):
+        """``(policy, tokenizer, task)`` as training finds them."""
+        policy, tokenizer = load_base(self.base or self.task)
+        task = TASKS[self.task](**self.options)
+        if self.thinking is not None:
+            mix = Mix(task, thinking=self.thinking)
+            policy, tokenizer = pretrain(60, mix=mix, learning_rate=5e-4, policy=policy, progress=False)
+        return policy, tokenizer, FewProblems(task, self.train_problems) if self.train_problems else task
+
+    def learner(self):
+        """The algorithm, which sees the rewards with their mistakes; evaluations see the right ones."""
+        algorithm = ALGORITHMS[self.algorithm]
+
+        def update(models, rollouts, rewards, config):
+            wrong = torch.rand_like(rewards) < self.wrong_rewards
+            return algorithm.update(models, rollouts, torch.where(wrong, 1 - rewards, rewards), config)
+
+        return algorithm._replace(update=update) if self.wrong_rewards else algorithm
+
+
+def load_study(name: str) -> dict:
+    """One study by its name.
+
+    Raises:
+        InputError: if there is none of that name.
+    """
+    found = studies()
+    if name not in found:
+        raise InputError(f"there is no study {name!r}; there are: {', '.join(found)}")
+    return found[name]
+
+
+def overview() -> dict[str, dict]:
+    """For each study what it asks, how many runs it has, and how many of them are recorded."""
+    table = {}
+    for name, study in studies().items():
+        path = RECORDED / f"{name}.json"
+        recorded = json.loads(path.read_text(encoding="utf-8"))["runs"] if path.exists() else {}
+        table[name] = {"question": study["question"], "runs": len(study["variants"]) * len(study["seeds"])}
+        table[name]["recorded"] = sum(map(len, recorded.values()))
+    return table
+
+
+def studies() -> dict[str, dict]:
+    """Every study by its name: ``question``, ``seeds`` and ``variants``."""
+    text = (Path(__file__).parent / "studies.toml").read_text(encoding="utf-8")
+    found = {}
+    for name, common in tomllib.loads(text).items():
+        variants, question, seeds = (common.pop(key) for key in ("variants", "question", "seeds"))
+        seeds = list(range(seeds)) if isinstance(seeds, int) else seeds
+        found[name] = {"question": question, "seeds": seeds, "variants": {}}
+        for label, differs in variants.items():
+            lists = {key: values for key, values in differs.items() if isinstance(values, list)}
+            for values in itertools.product(*lists.values()):
+                chosen = dict(zip(lists, values, strict=True))
+                full_label = ", ".join([label, *(f"{key} {value}" for key, value in chosen.items())])
+                found[name]["variants"][full_label] = _variant({**common, **differs, **chosen})
+    return found
+
+
+def _variant(given: dict) -> Variant:
+    own = {key: given.pop(key) for key in Variant.__dataclass_fields__.keys() & given.keys()}
+    return Variant(**own, settings=given)
+
+
+def run(variant: Variant, seed: int, progress: bool = False) -> dict:
+    """Train one variant with one seed.
+
+    Returns:
+        Plain numbers: ``accuracy`` (pass@1) and ``pass_at_8`` on 256 held-out problems with 8 answers each,
+        ``length`` in tokens, ``entropy`` and ``kl`` in nats a token (means over the last five batches), ``tokens``,
+        ``steps``, ``seconds`` of sampling and updates, and the ``curve``: all of these along the way. A run that
+        diverged counts as one that answers nothing right.
+    """
+    policy, tokenizer, task = variant.start()
+    algorithm, rows = variant.learner(), []
+    config = algorithm.Settings(**{"max_new_tokens": task.max_new_tokens} | variant.settings)
+    stop = {"tokens": variant.tokens, "steps": variant.steps, "evaluate_every": variant.evaluate_every}
+    watch = {"problems": 256, "callbacks": [rows.append], "progress": progress}
+    ended = {"accuracy": 0.0, "pass_at_8": 0.0, "diverged": False}
+    try:
+        trained = train(policy, tokenizer, task, algorithm, config, seed=seed, **stop, **watch)
+        ended["steps"] = trained.step
+        last = evaluate(policy, tokenizer, task, 256, samples=8, max_new_tokens=config.max_new_tokens)
+        rows.append(trained.history[-1] | {"evaluation": last.as_dict()})
+        ended |= {"accuracy": last.accuracy, "pass_at_8": last.pass_at_k[8]}
+        ended |= {"length": last.mean_length, "thinks": last.thinks}
+        for name, options in variant.also_asked.items():
+            other = TASKS[variant.task](**options)
+            asked = evaluate(policy, tokenizer, other, 512, max_new_tokens=config.max_new_tokens)
+            ended[f"accuracy_{name}"] = asked.accuracy
+    except TrainingDiverged:
+        ended["diverged"] = True
+    spent = [{"tokens": 0, "seconds": 0.0}, *rows]  # an evaluation is made before its row's batch is learned from
+    kept = [(before, row) for before, row in zip(spent, rows, strict=False) if "evaluation" in row]
+    curve = {name: [_short(before[name]) for before, _ in kept] for name in ("tokens", "seconds")}
+    curve |= {name: [_short(row.get(name, 0.0)) for _, row in kept] for name in CURVE}
+    curve["accuracy"] = [_short(row["evaluation"]["accuracy"]) for _, row in kept]
+    ended |= {name: float(numpy.mean([row[name] for row in rows[-6:-1]])) for name in ("entropy", "kl")}
+    ended |= {"tokens": spent[-1]["tokens"], "seconds": spent[-1]["seconds"]}
+    return {"seed": seed} | {name: _short(value) for name, value in ended.items()} | {"curve": curve}
+
+
+def _short(value):
+    return float(f"{value:.5g}") if isinstance(value, float) else value
+
+
+def _job(variant: Variant, seed: int) -> dict:
+    torch.set_num_threads(1)
+    return run(variant, seed)
+
+
+def record(name: str, out: Path | None = None, workers: int = 2, progress: bool = True) -> dict:
+    """Run what is missing of a study, and write its record after every run.
+
+    Args:
+        name: a study in ``studies.toml``.
+        out: the record's file; without it the one that ships with the package.
+        workers: runs at a time, each one thread.
+        progress: show a bar.
+    Returns:
+        The record: ``manifest`` and ``runs``, for each variant one result a seed.
+    Raises:
+        InputError: for an unknown study, or a record made with other settings or versions or on another device.
+    """
+    study, path = load_study(name), out or RECORDED / f"{name}.json"
+    variants = {label: asdict(variant) for label, variant in study["variants"].items()}
+    about = records.manifest({"question": study["question"], "variants": variants}, study["seeds"])
+    about |= {"threads": 1, "workers": workers}
+    runs = {label: [] for label in variants}
+    if path.exists():
+        held = json.loads(path.read_text(encoding="utf-8"))
+        differing = [key for key in about if key != "commit" and held["manifest"].get(key) != about[key]]
+        if differing:
+            raise InputError(f"{path} was made with another {', '.join(differing)}: move it away to record anew")
+        runs, about = held["runs"], held["manifest"]
+    done = {(label, result["seed"]) for label, results in runs.items() for result in results}
+    todo = [(label, seed) for seed in about["seed"] for label in variants if (label, seed) not in done]
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, spawn) as pool, tqdm(total=len(todo), desc=name, disable=not progress) as bar:
+        jobs = {pool.submit(_job, study["variants"][label], seed): label for label, seed in todo}
+        try:
+            for job in as_completed(jobs):
+                runs[jobs[job]] = sorted([*runs[jobs[job]], job.result()], key=lambda result: result["seed"])
+                records.write_json(path, {"manifest": about, "runs": runs}, indent=None)
+                bar.update()
+        except BaseException:  # Ctrl-C too: what runs now is lost, what has ended is kept
+            pool.shutdown(cancel_futures=True)
+            raise
+    return {"manifest": about, "runs": runs}
+
+
+def check(name: str, label: str | None = None, seed: int = 0) -> dict:
+    """Repeat one recorded run and compare.
+
+    Args:
+        name: a recorded study.
+        label: of the variant; the first without it.
+        seed: which of its runs.
+    Returns:
+        ``same``: is every number of the curve and of the end the same, seconds left out?
+        ``same_machine``: are versions and device those of the record? ``accuracy``, and ``expected``: the interval
+        in which a new seed's accuracy lies 95 times in 100, from Student's t over the recorded seeds.
+    Raises:
+        InputError: if there is no such record, variant or seed.
+    """
+    study, held = load_study(name), records.load_record(name)
+    label = label or next(iter(held["runs"]))
+    recorded = {result["seed"]: result for result in held["runs"].get(label, [])}
+    if seed not in recorded:
+        raise InputError(f"{name} has no run of {label!r} with seed {seed}; its variants: {', '.join(held['runs'])}")
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        again = pool.submit(_job, study["variants"][label], seed).result()
+    here, there = records.manifest({}, []), held["manifest"]
+    accuracies = [result["accuracy"] for result in recorded.values()]
+    spread = numpy.std(accuracies, ddof=1) * (1 + 1 / len(accuracies)) ** 0.5
+    reach = float(stats.t.ppf(0.975, len(accuracies) - 1) * spread)
+    return {
+        "same": _timeless(again) == _timeless(recorded[seed]),
+        "same_machine": all(here[key] == there[key] for key in ("device", "versions", "python")),
+        "accuracy": again["accuracy"],
+        "expected": [float(numpy.mean(accuracies)) - reach, float(numpy.mean(accuracies)) + reach],
+    }
+
+
+def _timeless(result: dict) -> dict:
+    curve = {key: values for key, values in result["curve"].items() if key != "seconds"}
+    return result | {"seconds": None, "curve": curve}
+
+
+def interval(values, statistic=numpy.mean) -> tuple[float, float]:
+    """95% bootstrap interval of a statistic over seeds (percentile method, 9999 resamples).
+
+    It speaks of new seeds on the same problems, and with ten values it is a little too narrow.
+    """
+    found = stats.bootstrap((values,), statistic, method="percentile", rng=numpy.random.default_rng(0))
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+
+
+def difference(before, after) -> tuple[float, float, float]:
+    """``mean(after) - mean(before)`` over seeds, and its 95% bootstrap interval, as ``(difference, low, high)``."""
+
+    def gap(a, b, axis):
+        return numpy.mean(b, axis=axis) - numpy.mean(a, axis=axis)
+
+    random = numpy.random.default_rng(0)
+    found = stats.bootstrap((before, after), gap, method="percentile", rng=random).confidence_interval
+    return float(gap(before, after, 0)), float(found.low), float(found.high)
+
+
+def area(curve: dict, budget: float, against: str = "tokens") -> float:
+    """Mean accuracy over a budget: the area under the learning curve divided by its width.
+
+    Args:
+        curve: of a recorded run.
+        budget: where the area ends, in the units of ``against``; the last accuracy is held if the curve ends before.
+        against: ``"tokens"`` or ``"seconds"``.
+    """
+    x = numpy.linspace(0, budget, 201)
+    return float(integrate.trapezoid(numpy.interp(x, curve[against], curve["accuracy"]), x) / budget)

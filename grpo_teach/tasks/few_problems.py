@@ -1,0 +1,32 @@
+"""A task whose training problems are few: how much does variety matter?"""
+
+from __future__ import annotations
+
+import torch
+
+from grpo_teach.tasks.task import Problem, Task
+
+
+class FewProblems(Task):
+    """Another task, of which training sees only ``n`` different problems, always the same; the test set stays.
+
+    Args:
+        task: the other task.
+        n: how many different problems training draws from, uniformly.
+    """
+
+    def __init__(self, task: Task, n: int):
+        self.task, self.right, self.max_new_tokens = task, task.right, task.max_new_tokens
+        generator, pool = torch.Generator().manual_seed(0), {}
+        while len(pool) < n:
+            pool |= dict.fromkeys(task.sample(1, generator))
+        self.pool = list(pool)
+
+    def __repr__(self) -> str:
+        return f"FewProblems({self.task!r}, {len(self.pool)})"
+
+    def sample(self, n: int, generator: torch.Generator, split: str = "train") -> list[Problem]:
+        """Draw n problems: for training from the few, for the test split from the task."""
+        if split == "test":
+            return self.task.sample(n, generator, split)
+        return [self.pool[i] for i in torch.randint(len(self.pool), (n,), generator=generator).tolist()]
