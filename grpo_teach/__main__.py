@@ -13,9 +13,9 @@ from grpo_teach.compare import compare, table
 from grpo_teach.errors import InputError, TrainingDiverged
 from grpo_teach.evaluate import evaluate
 from grpo_teach.policy import Models, load_base, load_policy, save_policy
-from grpo_teach.pretrain import pretrain
+from grpo_teach.pretrain import MIXES, pretrain
 from grpo_teach.records import load_checkpoint, manifest, output_folder, write_json
-from grpo_teach.tasks.chain_sum import ChainSum
+from grpo_teach.tasks import TASKS, ChainSum, Task
 from grpo_teach.train import train
 
 FINISHED, DIVERGED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -74,13 +74,14 @@ def parser() -> Parser:
         sub.add_argument("--quiet", action="store_true", help="no progress bars")
         if policy:
             sub.add_argument("--policy", type=Path, help="folder of a policy; without it the shipped base")
-            sub.add_argument("--addends", type=lengths, default=(5,), metavar="N[,N...]", help="digits in a sum")
+            sub.add_argument("--task", choices=list(TASKS), default="chain_sum", help="what is asked")
+            sub.add_argument("--addends", type=lengths, metavar="N[,N...]", help="digits in a chain sum; default 5")
         return sub
 
     demo = command("demo", "train all four algorithms and draw the curves", run_compare, policy=False)
     demo.add_argument("--tokens", type=int, default=300_000, help="generated tokens an algorithm may spend")
     demo.add_argument("--out", type=Path, default=Path("out/demo"), help="folder for curves.png and results.json")
-    demo.set_defaults(algorithms=list(ALGORITHMS), policy=None, addends=(5,), resume=False)
+    demo.set_defaults(algorithms=list(ALGORITHMS), policy=None, task="chain_sum", addends=None, resume=False)
 
     sub = command("compare", "train chosen algorithms at equal generated tokens, with your settings", run_compare)
     sub.add_argument("--algorithms", nargs="+", choices=list(ALGORITHMS), default=list(ALGORITHMS), help="which")
@@ -103,11 +104,13 @@ def parser() -> Parser:
     sub.add_argument("--problems", type=int, default=1024, help="held-out problems")
     sub.add_argument("--samples", type=int, default=1, help="answers a problem; pass@k is given up to this k")
     sub.add_argument("--temperature", type=float, default=1.0, help="of the sampling")
-    sub.add_argument("--max-new-tokens", type=int, default=32, help="longest completion, tokens")
+    sub.add_argument("--max-new-tokens", type=int, help="longest completion, tokens; without it as the task needs")
     sub.add_argument("--out", type=Path, help="folder for evaluation.json")
 
     sub = command("pretrain", "make the base policy from random weights", run_pretrain, policy=False)
-    sub.add_argument("--steps", type=int, default=1500, help="optimizer steps")
+    sub.add_argument("--task", choices=list(MIXES), default="chain_sum", help="whose problems it reads")
+    sub.add_argument("--steps", type=int, help="optimizer steps; without a number as many as the task needs")
+    sub.add_argument("--width", type=int, default=128, help="hidden size, a multiple of 8")
     sub.add_argument("--out", type=Path, default=Path("out/base"), help="folder for the policy and its tokenizer")
 
     sub = command("record", "repeat a recorded study, or list them all", run_record, policy=False)
@@ -127,7 +130,13 @@ def at_least_one(args: argparse.Namespace, *names: str) -> None:
 
 
 def start(args: argparse.Namespace):
-    return load_policy(args.policy) if args.policy else load_base()
+    return load_policy(args.policy) if args.policy else load_base(args.task)
+
+
+def task_of(args: argparse.Namespace) -> Task:
+    if args.addends and args.task != "chain_sum":
+        raise InputError(f"--addends belongs to the chain sum, not to {args.task}")
+    return ChainSum(args.addends) if args.addends else TASKS[args.task]()
 
 
 def run_compare(args: argparse.Namespace) -> dict:
@@ -135,10 +144,11 @@ def run_compare(args: argparse.Namespace) -> dict:
 
     at_least_one(args, "tokens")
     folder = output_folder(args.out)
-    settings, keep = given_settings(args), args.command == "compare"
+    task, keep = task_of(args), args.command == "compare"
+    settings = {"max_new_tokens": task.max_new_tokens} | given_settings(args)
     results, histories = compare(
         args.algorithms,
-        ChainSum(args.addends),
+        task,
         args.tokens,
         args.seed,
         load=lambda: start(args),
@@ -156,7 +166,8 @@ def run_compare(args: argparse.Namespace) -> dict:
 
 def run_train(args: argparse.Namespace) -> dict:
     at_least_one(args, "steps", "checkpoint_every")
-    algorithm, settings = ALGORITHMS[args.algorithm], given_settings(args)
+    algorithm, task = ALGORITHMS[args.algorithm], task_of(args)
+    settings = {"max_new_tokens": task.max_new_tokens} | given_settings(args)
     foreign = sorted(settings.keys() - {field.name for field in dataclasses.fields(algorithm.Settings)})
     if foreign:
         raise InputError(f"{args.algorithm} has no setting {', '.join(foreign)}")
@@ -165,7 +176,7 @@ def run_train(args: argparse.Namespace) -> dict:
     run = train(
         policy,
         tokenizer,
-        ChainSum(args.addends),
+        task,
         algorithm,
         config,
         steps=args.steps,
@@ -185,7 +196,7 @@ def run_train(args: argparse.Namespace) -> dict:
 
 def run_evaluate(args: argparse.Namespace) -> dict:
     folder = output_folder(args.out) if args.out else None
-    policy, tokenizer = start(args)
+    task, (policy, tokenizer) = task_of(args), start(args)
     if args.checkpoint:
         weights = load_checkpoint(args.checkpoint)["models"]
         try:
@@ -197,11 +208,11 @@ def run_evaluate(args: argparse.Namespace) -> dict:
     result = evaluate(
         policy,
         tokenizer,
-        ChainSum(args.addends),
+        task,
         args.problems,
         args.samples,
         args.temperature,
-        args.max_new_tokens,
+        args.max_new_tokens if args.max_new_tokens is not None else task.max_new_tokens,
         args.seed,
     ).as_dict()
     if folder:
@@ -222,11 +233,15 @@ def describe(result: dict) -> None:
 
 
 def run_pretrain(args: argparse.Namespace) -> dict:
-    at_least_one(args, "steps")
-    folder = output_folder(args.out)
-    policy, tokenizer = pretrain(args.steps, args.seed, progress=not args.quiet)
+    if args.steps is not None:
+        at_least_one(args, "steps")
+    if args.width < 8 or args.width % 8:
+        raise InputError(f"--width must be a multiple of 8: four heads of an even width each; got {args.width}")
+    folder, task = output_folder(args.out), TASKS[args.task]()
+    mix = MIXES[args.task]
+    policy, tokenizer = pretrain(args.steps, args.seed, mix, hidden_size=args.width, progress=not args.quiet)
     save_policy(policy, tokenizer, folder)
-    result = evaluate(policy, tokenizer, ChainSum(5), 1024).as_dict()
+    result = evaluate(policy, tokenizer, task, 1024, max_new_tokens=task.max_new_tokens).as_dict()
     describe(result)
     return result
 

@@ -29,9 +29,9 @@ from grpo_teach.tasks import TASKS
 from grpo_teach.tasks.few_problems import FewProblems
 from grpo_teach.train import train
 
-__all__ = ["Variant", "area", "check", "difference", "interval", "load_study", "overview", "record", "run", "studies"]
+__all__ = ["Variant", "area", "check", "difference", "ends", "interval", "load_study", "mean", "on_grid"]
+__all__ += ["overview", "record", "run", "studies"]
 
-RECORDED = Path(__file__).parent / "recorded"
 CURVE = ("reward", "length", "entropy", "kl", "mixed_groups", "clip_fraction")
 
 
@@ -102,7 +102,7 @@ def overview() -> dict[str, dict]:
     """For each study what it asks, how many runs it has, and how many of them are recorded."""
     table = {}
     for name, study in studies().items():
-        path = RECORDED / f"{name}.json"
+        path = records.RECORDED / f"{name}.json"
         recorded = json.loads(path.read_text(encoding="utf-8"))["runs"] if path.exists() else {}
         table[name] = {"question": study["question"], "runs": len(study["variants"]) * len(study["seeds"])}
         table[name]["recorded"] = sum(map(len, recorded.values()))
@@ -191,7 +191,7 @@ def record(name: str, out: Path | None = None, workers: int = 2, progress: bool 
     Raises:
         InputError: for an unknown study, or a record made with other settings or versions or on another device.
     """
-    study, path = load_study(name), out or RECORDED / f"{name}.json"
+    study, path = load_study(name), out or records.RECORDED / f"{name}.json"
     variants = {label: asdict(variant) for label, variant in study["variants"].items()}
     about = records.manifest({"question": study["question"], "variants": variants}, study["seeds"])
     about |= {"threads": 1, "workers": workers}
@@ -256,13 +256,32 @@ def _timeless(result: dict) -> dict:
     return result | {"seconds": None, "curve": curve}
 
 
-def interval(values, statistic=numpy.mean) -> tuple[float, float]:
+def ends(name: str, quantity: str = "accuracy") -> dict[str, list[float]]:
+    """How the runs of a recorded study ended: for each variant one number a seed."""
+    runs = records.load_record(name)["runs"]
+    return {label: [result[quantity] for result in results] for label, results in runs.items()}
+
+
+def mean(values) -> float:
+    """Mean over seeds."""
+    return float(numpy.mean(values))
+
+
+def interval(values, statistic=numpy.mean):
     """95% bootstrap interval of a statistic over seeds (percentile method, 9999 resamples).
 
     It speaks of new seeds on the same problems, and with ten values it is a little too narrow.
+
+    Args:
+        values: one number a seed, or [seeds, points].
+        statistic: with an ``axis``, as numpy's have.
+    Returns:
+        ``(low, high)``: numbers, or arrays of [points].
     """
-    found = stats.bootstrap((values,), statistic, method="percentile", rng=numpy.random.default_rng(0))
-    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+    random = numpy.random.default_rng(0)
+    found = stats.bootstrap((numpy.asarray(values),), statistic, axis=0, method="percentile", rng=random)
+    low, high = found.confidence_interval
+    return (float(low), float(high)) if numpy.ndim(low) == 0 else (low, high)
 
 
 def difference(before, after) -> tuple[float, float, float]:
@@ -274,6 +293,21 @@ def difference(before, after) -> tuple[float, float, float]:
     random = numpy.random.default_rng(0)
     found = stats.bootstrap((before, after), gap, method="percentile", rng=random).confidence_interval
     return float(gap(before, after, 0)), float(found.low), float(found.high)
+
+
+def on_grid(results: list[dict], quantity: str = "accuracy", against: str = "tokens", points: int = 41):
+    """The curves of one variant's seeds, read off at the same places.
+
+    Args:
+        results: of a record, one a seed.
+        quantity: a name in ``curve``.
+        against: ``"tokens"`` or ``"seconds"``; the grid ends where the first curve does.
+        points: how many places.
+    Returns:
+        ``(x, values)``: [points] and [seeds, points], interpolated linearly.
+    """
+    x = numpy.linspace(0, min(result["curve"][against][-1] for result in results), points)
+    return x, numpy.stack([numpy.interp(x, r["curve"][against], r["curve"][quantity]) for r in results])
 
 
 def area(curve: dict, budget: float, against: str = "tokens") -> float:

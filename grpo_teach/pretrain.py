@@ -16,7 +16,7 @@ from tqdm import tqdm
 from grpo_teach.algorithms import SFT, sft
 from grpo_teach.policy import Models, tiny_policy, tiny_tokenizer
 from grpo_teach.rollout import from_text
-from grpo_teach.tasks import ChainSum, Task
+from grpo_teach.tasks import Addition, ChainSum, Task
 
 __all__ = ["MIXES", "Mix", "pretrain"]
 
@@ -29,43 +29,52 @@ class Mix:
         task: whose problems.
         thinking: share of worked scratchpads; the rest are guesses.
         slip: probability of a mistake in a step of a scratchpad.
+        steps: how many batches suffice to learn it.
     """
 
     task: Task
     thinking: float = 0.2
     slip: float = 0.05
+    steps: int = 1500
 
 
-MIXES = {"chain_sum": Mix(ChainSum((3, 4, 5, 6)))}
+MIXES = {
+    "chain_sum": Mix(ChainSum((3, 4, 5, 6))),
+    # Rare thinking that is nearly always right: a weak base that can be taught. With more slips and fewer steps the
+    # share that thinks still climbs in training, but the arithmetic breaks.
+    "addition": Mix(Addition(3), thinking=0.05, slip=0.02, steps=1000),
+}
 
 
 def pretrain(
-    steps: int = 1500,
+    steps: int | None = None,
     seed: int = 0,
     mix: Mix = MIXES["chain_sum"],
     batch: int = 256,
     learning_rate: float = 2e-3,
     policy=None,
+    hidden_size: int = 128,
     progress: bool = True,
 ):
     """Pretrain a tiny policy by SFT on the mix, with a linearly falling learning rate.
 
     Args:
-        steps: optimizer steps.
+        steps: optimizer steps; without a number, the mix's own.
         seed: of weights, problems and mix. The same seed gives the same weights on one machine.
         mix: what to read.
         batch: texts a step.
         learning_rate: at the start; falls to 0.
         policy: a policy of the task's vocabulary that reads on; without one, a tiny one with random weights.
+        hidden_size: width of that tiny one; its MLP is four times as wide.
         progress: show a bar with the loss.
     Returns:
         ``(policy, tokenizer)``.
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    task, fresh = mix.task, policy is None
+    task, fresh, steps = mix.task, policy is None, mix.steps if steps is None else steps
     tokenizer = tiny_tokenizer(task.characters)
-    models = Models(tiny_policy(tokenizer) if fresh else policy)
+    models = Models(tiny_policy(tokenizer, hidden_size, intermediate_size=4 * hidden_size) if fresh else policy)
     optimizer = torch.optim.AdamW(models.policy.parameters(), lr=learning_rate, weight_decay=0.01, fused=True)
     config, all_accepted = SFT(), torch.ones(batch, 1)
     bar = tqdm(range(steps), desc="pretraining", disable=not progress)

@@ -27,6 +27,8 @@ __all__ = [
 ]
 __all__ += ["save_checkpoint", "seed_everything", "write_json"]
 
+RECORDED = Path(__file__).parent / "recorded"
+
 
 def manifest(config: dict, seed: int) -> dict:
     """What someone needs to repeat a run: settings, seed, versions, commit (in a checkout), device, threads."""
@@ -153,7 +155,7 @@ def load_checkpoint(path: Path) -> dict:
 
 def load_record(name: str) -> dict:
     """A recorded result that ships with the package, with its manifest."""
-    return json.loads((Path(__file__).parent / "recorded" / f"{name}.json").read_text(encoding="utf-8"))
+    return json.loads((RECORDED / f"{name}.json").read_text(encoding="utf-8"))
 
 
 class MetricsLog:
