@@ -198,10 +198,12 @@ def record(name: str, out: Path | None = None, workers: int = 2, progress: bool 
     runs = {label: [] for label in variants}
     if path.exists():
         held = json.loads(path.read_text(encoding="utf-8"))
-        differing = [key for key in about if key != "commit" and held["manifest"].get(key) != about[key]]
+        # Seeds may be added later, and code that came after the first run is checked by repeating one of the old.
+        fixed = about.keys() - {"seed", "commit"}
+        differing = sorted(key for key in fixed if held["manifest"].get(key) != about[key])
         if differing:
             raise InputError(f"{path} was made with another {', '.join(differing)}: move it away to record anew")
-        runs, about = held["runs"], held["manifest"]
+        runs, about = held["runs"], about | {"commit": held["manifest"]["commit"]}
     done = {(label, result["seed"]) for label, results in runs.items() for result in results}
     todo = [(label, seed) for seed in about["seed"] for label in variants if (label, seed) not in done]
     spawn = multiprocessing.get_context("spawn")
