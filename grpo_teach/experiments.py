@@ -6,12 +6,14 @@ writes ``recorded/NAME.json``. A run is one process with one thread, so the same
 
 from __future__ import annotations
 
+import copy
+import functools
 import itertools
 import json
 import multiprocessing
 import tomllib
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy
@@ -24,7 +26,7 @@ from grpo_teach.algorithms import ALGORITHMS
 from grpo_teach.errors import InputError, TrainingDiverged
 from grpo_teach.evaluate import evaluate
 from grpo_teach.policy import load_base
-from grpo_teach.pretrain import Mix, pretrain
+from grpo_teach.pretrain import MIXES, pretrain
 from grpo_teach.tasks import TASKS
 from grpo_teach.tasks.few_problems import FewProblems
 from grpo_teach.train import train
@@ -68,11 +70,8 @@ class Variant:
 
     def start(self):
         """``(policy, tokenizer, task)`` as training finds them."""
-        policy, tokenizer = load_base(self.base or self.task)
         task = TASKS[self.task](**self.options)
-        if self.thinking is not None:
-            mix = Mix(task, thinking=self.thinking)
-            policy, tokenizer = pretrain(60, mix=mix, learning_rate=5e-4, policy=policy, progress=False)
+        policy, tokenizer = copy.deepcopy(_base(self.base or self.task, self.task, self.thinking))
         return policy, tokenizer, FewProblems(task, self.train_problems) if self.train_problems else task
 
     def learner(self):
@@ -84,6 +83,14 @@ class Variant:
             return algorithm.update(models, rollouts, torch.where(wrong, 1 - rewards, rewards), config)
 
         return algorithm._replace(update=update) if self.wrong_rewards else algorithm
+
+
+@functools.cache
+def _base(name: str, task: str, thinking: float | None):
+    if thinking is None:
+        return load_base(name)
+    mix = replace(MIXES[task], thinking=thinking)
+    return pretrain(60, mix=mix, learning_rate=5e-4, policy=load_base(name)[0], progress=False)
 
 
 def load_study(name: str) -> dict:
