@@ -2,8 +2,9 @@
 
 from grpo_teach.tasks.addition import Addition
 from grpo_teach.tasks.chain_sum import ChainSum
+from grpo_teach.tasks.equation import Equation
 from grpo_teach.tasks.task import Problem, Task
 
-__all__ = ["TASKS", "Addition", "ChainSum", "Problem", "Task"]
+__all__ = ["TASKS", "Addition", "ChainSum", "Equation", "Problem", "Task"]
 
-TASKS: dict[str, type[Task]] = {"chain_sum": ChainSum, "addition": Addition}
+TASKS: dict[str, type[Task]] = {"chain_sum": ChainSum, "addition": Addition, "equation": Equation}
