@@ -152,12 +152,11 @@ def run(variant: Variant, seed: int, progress: bool = False) -> dict:
     config = algorithm.Settings(**{"max_new_tokens": task.max_new_tokens} | variant.settings)
     stop = {"tokens": variant.tokens, "steps": variant.steps, "evaluate_every": variant.evaluate_every}
     watch = {"problems": 256, "callbacks": [rows.append], "progress": progress}
-    ended = {"accuracy": 0.0, "pass_at_8": 0.0, "diverged": False}
+    ended, at_last = {"accuracy": 0.0, "pass_at_8": 0.0, "diverged": False}, []
     try:
-        trained = train(policy, tokenizer, task, algorithm, config, seed=seed, **stop, **watch)
-        ended["steps"] = trained.step
+        train(policy, tokenizer, task, algorithm, config, seed=seed, **stop, **watch)
         last = evaluate(policy, tokenizer, task, 256, samples=8, max_new_tokens=config.max_new_tokens)
-        rows.append(trained.history[-1] | {"evaluation": last.as_dict()})
+        at_last = [rows[-1] | {"evaluation": last.as_dict()}]
         ended |= {"accuracy": last.accuracy, "pass_at_8": last.pass_at_k[8]}
         ended |= {"length": last.mean_length, "thinks": last.thinks}
         for name, options in variant.also_asked.items():
@@ -167,12 +166,12 @@ def run(variant: Variant, seed: int, progress: bool = False) -> dict:
     except TrainingDiverged:
         ended["diverged"] = True
     spent = [{"tokens": 0, "seconds": 0.0}, *rows]  # an evaluation is made before its row's batch is learned from
-    kept = [(before, row) for before, row in zip(spent, rows, strict=False) if "evaluation" in row]
+    kept = [pair for pair in zip(spent, [*rows, *at_last], strict=False) if "evaluation" in pair[1]]
     curve = {name: [_short(before[name]) for before, _ in kept] for name in ("tokens", "seconds")}
     curve |= {name: [_short(row.get(name, 0.0)) for _, row in kept] for name in CURVE}
     curve["accuracy"] = [_short(row["evaluation"]["accuracy"]) for _, row in kept]
-    ended |= {name: float(numpy.mean([row[name] for row in rows[-6:-1]])) for name in ("entropy", "kl")}
-    ended |= {"tokens": spent[-1]["tokens"], "seconds": spent[-1]["seconds"]}
+    ended |= {name: sum(row[name] for row in rows[-5:]) / max(1, len(rows[-5:])) for name in ("entropy", "kl")}
+    ended |= {"tokens": spent[-1]["tokens"], "steps": len(rows), "seconds": spent[-1]["seconds"]}
     return {"seed": seed} | {name: _short(value) for name, value in ended.items()} | {"curve": curve}
 
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from grpo_teach.algorithms import SFT, sft
 from grpo_teach.policy import Models, tiny_policy, tiny_tokenizer
 from grpo_teach.rollout import from_text
-from grpo_teach.tasks import Addition, ChainSum, Task
+from grpo_teach.tasks import Addition, ChainSum, Equation, Task
 
 __all__ = ["MIXES", "Mix", "pretrain"]
 
@@ -43,6 +43,7 @@ MIXES = {
     # Rare thinking that is nearly always right: a weak base that can be taught. With more slips and fewer steps the
     # share that thinks still climbs in training, but the arithmetic breaks.
     "addition": Mix(Addition(3), thinking=0.05, slip=0.02, steps=1000),
+    "equation": Mix(Equation(), thinking=0.1, slip=0.02, steps=1000),
 }
 
 

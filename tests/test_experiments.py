@@ -1,0 +1,262 @@
+"""Studies: what stands in the file can run, a run repeats, a killed record goes on, statistics are right."""
+
+import dataclasses
+import functools
+import json
+import math
+import sys
+
+import numpy
+import pytest
+import torch
+
+from grpo_teach import ALGORITHMS, TASKS, InputError, evaluate, experiments, records
+from grpo_teach.experiments import Variant, area, difference, interval
+from grpo_teach.policy import BASES
+from grpo_teach.pretrain import pretrain
+from grpo_teach.tasks.few_problems import FewProblems
+
+STUDIES = experiments.studies()
+RECORDED = {name: records.RECORDED / f"{name}.json" for name in STUDIES}
+SMALL = {"prompts": 2, "group_size": 4, "max_new_tokens": 6}
+TINY = Variant(settings=SMALL, steps=3, evaluate_every=2)
+
+
+@pytest.fixture(autouse=True)
+def few_questions(monkeypatch):
+    """Evaluations of 8 problems instead of 256; not in the processes that ``record`` starts."""
+
+    def quick(policy, tokenizer, task, problems=8, **asked):
+        return evaluate(policy, tokenizer, task, 8, **asked)
+
+    monkeypatch.setattr(experiments, "evaluate", quick)
+    monkeypatch.setattr(sys.modules["grpo_teach.train"], "evaluate", quick)  # the name is the function's, too
+
+
+# What stands in the file ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_variant_can_be_built(name):
+    study = STUDIES[name]
+    assert study["question"] and len(set(study["seeds"])) == len(study["seeds"]) >= 1
+    for variant in study["variants"].values():
+        algorithm = ALGORITHMS[variant.algorithm]
+        algorithm.Settings(**variant.settings)
+        TASKS[variant.task](**variant.options)
+        for options in variant.also_asked.values():
+            TASKS[variant.task](**options)
+        assert variant.tokens or variant.steps
+        assert (BASES / (variant.base or variant.task) / "config.json").exists()
+
+
+@pytest.mark.parametrize("name", [name for name in STUDIES if name.startswith("tuning")])
+def test_every_algorithm_is_tuned_with_as_many_trials_on_seeds_used_nowhere_else(name):
+    trials = [label.split(",")[0] for label in STUDIES[name]["variants"]]
+    assert len(set(trials)) == 6 and {trials.count(method) for method in trials} == {6}
+    used = {seed for other, study in STUDIES.items() if not other.startswith("tuning") for seed in study["seeds"]}
+    assert not used & set(STUDIES[name]["seeds"])
+
+
+@pytest.mark.parametrize("name", [name for name in STUDIES if name.startswith("main")])
+def test_the_main_comparison_uses_each_algorithms_best_trial(name):
+    tuning = STUDIES[name.replace("main", "tuning")]["variants"]
+    trials = experiments.ends(name.replace("main", "tuning"))
+    for method, variant in STUDIES[name]["variants"].items():
+        mine = [label for label in trials if label.split(",")[0] == method]
+        best = max(mine, key=lambda label: numpy.mean(trials[label]))
+        assert variant.settings == tuning[best].settings, f"{method}: the best trial is {best}"
+        assert (variant.algorithm, variant.task) == (tuning[best].algorithm, tuning[best].task)
+
+
+def test_a_list_makes_one_variant_for_each_of_its_values(tmp_path, monkeypatch):
+    text = '[s]\nquestion = "?"\nseeds = 3\nsteps = 7\n[s.variants]\na = { beta = [0.0, 1.0], epochs = [1, 2] }\nb = {}'
+    (tmp_path / "studies.toml").write_text(text)
+    monkeypatch.setattr(experiments, "__file__", str(tmp_path / "experiments.py"))
+    study = experiments.load_study("s")
+    assert study["seeds"] == [0, 1, 2]
+    assert {label: variant.settings for label, variant in study["variants"].items()} == {
+        "a, beta 0.0, epochs 1": {"beta": 0.0, "epochs": 1},
+        "a, beta 0.0, epochs 2": {"beta": 0.0, "epochs": 2},
+        "a, beta 1.0, epochs 1": {"beta": 1.0, "epochs": 1},
+        "a, beta 1.0, epochs 2": {"beta": 1.0, "epochs": 2},
+        "b": {},
+    }
+    assert all(variant.steps == 7 for variant in study["variants"].values())
+
+
+def test_an_unknown_study_is_refused_with_the_names_of_the_others():
+    with pytest.raises(InputError, match="beta"):
+        experiments.load_study("nonsense")
+
+
+# Runs -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_repeats_to_the_last_bit_and_another_seed_does_not():
+    first, again, other = (experiments.run(TINY, seed) for seed in (0, 0, 1))
+    assert experiments._timeless(first) == experiments._timeless(again)
+    assert first["curve"]["reward"] != other["curve"]["reward"]
+    json.dumps(first, allow_nan=False)
+
+
+def test_the_curve_begins_with_the_base_and_ends_with_the_last_policy():
+    result = experiments.run(TINY, 0)
+    curve = result["curve"]
+    assert result["steps"] == 3
+    assert len({len(values) for values in curve.values()}) == 1
+    assert len(curve["tokens"]) == 3  # before steps 0 and 2, and at the end
+    assert curve["tokens"][0] == curve["seconds"][0] == 0
+    assert curve["tokens"] == sorted(curve["tokens"]) and curve["tokens"][-1] == result["tokens"]
+    assert curve["accuracy"][-1] == result["accuracy"]
+    assert curve["kl"][0] == pytest.approx(0, abs=1e-6)  # the policy still is the base
+    assert 0 < result["entropy"] < math.log(17)
+
+
+def test_a_run_that_diverges_answers_nothing_right():
+    variant = Variant(settings={"prompts": 8, "group_size": 8, "learning_rate": 1e30}, steps=4, evaluate_every=1)
+    result = experiments.run(variant, 0)
+    assert result["diverged"] and result["accuracy"] == 0
+    json.dumps(result, allow_nan=False)
+
+
+def test_wrong_rewards_reach_the_learner_and_not_the_evaluation():
+    seen = []
+    always = dataclasses.replace(TINY, wrong_rewards=1.0).learner()
+    inner = ALGORITHMS["grpo"]
+    rewards = torch.tensor([[1.0, 0.0]])
+    spy = inner._replace(update=lambda models, rollouts, rewards, config: seen.append(rewards))
+    experiments.ALGORITHMS["grpo"], kept = spy, inner
+    try:
+        dataclasses.replace(TINY, wrong_rewards=1.0).learner().update(None, None, rewards, None)
+        sometimes = dataclasses.replace(TINY, wrong_rewards=0.25).learner()
+        sometimes.update(None, None, torch.zeros(100, 100), None)
+    finally:
+        experiments.ALGORITHMS["grpo"] = kept
+    assert always.label == inner.label
+    assert torch.equal(seen[0], 1 - rewards)
+    assert abs(float(seen[1].mean()) - 0.25) < 0.02  # 10,000 draws: 0.25 ± 0.013 with 99.7%
+    assert dataclasses.replace(TINY).learner() is inner
+    honest = experiments.run(TINY, 0)["curve"]["reward"][0]
+    assert experiments.run(dataclasses.replace(TINY, wrong_rewards=1.0), 0)["curve"]["reward"][0] == honest
+
+
+def test_few_problems_are_few_and_the_test_set_stays():
+    task = TASKS["chain_sum"](5)
+    few = FewProblems(task, 3)
+    drawn = few.sample(200, torch.Generator().manual_seed(0))
+    assert len(set(drawn)) == 3 and set(drawn) == set(FewProblems(task, 3).pool)
+    assert few.test_set(20) == task.test_set(20)
+    assert set(drawn).isdisjoint(task.sample(2000, torch.Generator().manual_seed(1), "test"))
+    assert few.reward([drawn[0].answer, "x"], drawn[:1]).tolist() == [[1.0, 0.0]]
+
+
+def test_reading_on_changes_how_often_the_base_thinks(monkeypatch):
+    few = functools.partial(pretrain, batch=32)  # enough for so large a change, and quick
+    monkeypatch.setattr(experiments, "pretrain", few)
+    experiments._base.cache_clear()
+    seldom, often = (dataclasses.replace(TINY, thinking=share).start() for share in (0.0, 1.0))
+    shares = [evaluate(policy, tokenizer, task, 64).thinks for policy, tokenizer, task in (seldom, often)]
+    experiments._base.cache_clear()
+    assert shares[0] < 0.1 and shares[1] > 0.9
+
+
+# Records ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """A study of two variants and two seeds, and where its record goes."""
+    variants = {"a": TINY, "b": dataclasses.replace(TINY, algorithm="sft")}
+    found = {"question": "?", "seeds": [0, 1], "variants": variants}
+    monkeypatch.setattr(experiments, "load_study", lambda name: found)
+    monkeypatch.setattr(records, "RECORDED", tmp_path)
+    return tmp_path / "tiny.json"
+
+
+def test_a_record_goes_on_where_it_was_killed_and_a_run_can_be_repeated(study):
+    whole = experiments.record("tiny", study, progress=False)
+    assert json.loads(study.read_text()) == whole
+    assert whole["manifest"]["seed"] == [0, 1] and whole["manifest"]["threads"] == 1
+    assert [[r["seed"] for r in whole["runs"][label]] for label in "ab"] == [[0, 1], [0, 1]]
+
+    kept = json.loads(study.read_text())
+    kept["runs"]["a"][0]["thinks"] = "kept"  # a run that is there is not run again
+    del kept["runs"]["a"][1], kept["runs"]["b"][0]
+    study.write_text(json.dumps(kept))
+    resumed = experiments.record("tiny", study, progress=False)
+    assert resumed["runs"]["a"][0]["thinks"] == "kept"
+    resumed["runs"]["a"][0]["thinks"] = whole["runs"]["a"][0]["thinks"]
+    for label in "ab":
+        assert list(map(experiments._timeless, resumed["runs"][label])) == list(
+            map(experiments._timeless, whole["runs"][label])
+        )
+
+    study.write_text(json.dumps(whole))
+    same = experiments.check("tiny", "b", 1)
+    assert same["same"] and same["same_machine"]
+    whole["runs"]["b"][1]["curve"]["reward"][0] += 0.25
+    study.write_text(json.dumps(whole))
+    assert not experiments.check("tiny", "b", 1)["same"]
+    with pytest.raises(InputError, match="no run"):
+        experiments.check("tiny", "b", 7)
+
+
+def test_a_record_made_otherwise_is_not_gone_on_with(study):
+    about = {"seed": [0, 1], "config": {"question": "another"}}
+    study.write_text(json.dumps({"manifest": about, "runs": {}}))
+    with pytest.raises(InputError, match="config"):
+        experiments.record("tiny", study, progress=False)
+    assert json.loads(study.read_text())["manifest"] == about
+
+
+@pytest.mark.parametrize("name", [name for name, path in RECORDED.items() if path.exists()])
+def test_every_record_is_whole(name):
+    held = json.loads(RECORDED[name].read_text())
+    variants = {label: dataclasses.asdict(variant) for label, variant in STUDIES[name]["variants"].items()}
+    assert held["manifest"]["config"]["variants"] == json.loads(json.dumps(variants))
+    assert set(held["runs"]) == set(variants)
+    for results in held["runs"].values():
+        assert [result["seed"] for result in results] == STUDIES[name]["seeds"]
+        assert all(0 <= result["accuracy"] <= result["pass_at_8"] <= 1 for result in results)
+
+
+@pytest.mark.slow
+def test_one_seed_of_the_main_comparison_repeats():
+    result = experiments.check("main_chain_sum", seed=3)
+    low, high = result["expected"]
+    assert result["same"] if result["same_machine"] else low <= result["accuracy"] <= high
+
+
+# Statistics -------------------------------------------------------------------------------------------------------
+
+
+def test_the_bootstrap_of_two_values_is_the_binomial():
+    # Means of two draws from {0, 1}: 0, 0.5 and 1 with chances 1/4, 1/2, 1/4; so 95% needs all of [0, 1].
+    assert interval([0.0, 1.0]) == (0.0, 1.0)
+
+
+def test_the_bootstrap_is_near_the_normal_interval_for_many_values():
+    values = numpy.random.default_rng(1).normal(3.0, 2.0, 400)
+    low, high = interval(values)
+    half = 1.96 * values.std(ddof=1) / 20
+    assert low == pytest.approx(values.mean() - half, abs=0.15 * half)
+    assert high == pytest.approx(values.mean() + half, abs=0.15 * half)
+
+
+def test_equal_values_have_an_interval_of_no_width():
+    assert interval([0.7] * 5) == pytest.approx((0.7, 0.7))
+
+
+def test_a_difference_is_after_minus_before_with_its_interval():
+    assert difference([0.2, 0.2], [0.5, 0.5, 0.5]) == pytest.approx((0.3, 0.3, 0.3))
+    gap, low, high = difference([0.0, 1.0], [2.0, 4.0])
+    assert (gap, low, high) == (2.5, 1.0, 4.0)  # all 16 pairs of means lie in [2 - 1, 4 - 0]
+
+
+def test_the_area_is_the_mean_height():
+    ramp = {"tokens": [0, 100], "accuracy": [0.0, 1.0], "seconds": [0, 1]}
+    assert area(ramp, 100) == pytest.approx(0.5)
+    assert area(ramp, 200) == pytest.approx(0.75)  # the last accuracy is held
+    assert area(ramp, 1, against="seconds") == pytest.approx(0.5)
+    assert area({"tokens": [0, 50, 100], "accuracy": [0.4] * 3}, 100) == pytest.approx(0.4)
