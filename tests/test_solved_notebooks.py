@@ -1,4 +1,7 @@
-"""Each chapter with the solutions put into its exercise cells runs from top to bottom, every check passing."""
+"""Each chapter with the solutions put into its exercise cells runs from top to bottom, every check passing.
+
+A prediction's solution is what the record says.
+"""
 
 import json
 from pathlib import Path
@@ -6,6 +9,8 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
+
+from grpo_teach.exercises import EXERCISES
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("0[1-9]_*.ipynb"))
 
@@ -21,6 +26,9 @@ def with_solutions(path: Path) -> nbformat.NotebookNode:
             assert title.startswith("# @title Solution ") and exercise is not None
             exercise.source, exercise = solution, None
             continue
+        if "prediction" in tags:
+            name = cell.source.split(" = ")[0]
+            cell.source = f"{name} = {EXERCISES[name].answer()!r}"
         if "exercise" in tags:
             assert exercise is None, "an exercise without a solution"
             exercise = cell

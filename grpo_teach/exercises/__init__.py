@@ -1,19 +1,20 @@
-"""The exercises' checkers: ``check(name, function)`` says what is wrong, not only that something is."""
+"""The exercises' checkers: ``check(name, answer)`` says what is wrong, not only that something is."""
 
 from __future__ import annotations
 
 import os
 
 from grpo_teach.errors import InputError
-from grpo_teach.exercises import chapter_01, chapter_02, chapter_03, chapter_04, chapter_05
+from grpo_teach.exercises import chapter_01, chapter_02, chapter_03, chapter_04, chapter_05, chapter_06
 from grpo_teach.exercises.diagnose import examine
+from grpo_teach.exercises.prediction import Prediction
 from grpo_teach.exercises.report import Verdict, note_progress, read_progress, show
 
 __all__ = ["Verdict", "check", "names", "progress"]
 
 EXERCISES = {
     exercise.name: exercise
-    for chapter in (chapter_01, chapter_02, chapter_03, chapter_04, chapter_05)
+    for chapter in (chapter_01, chapter_02, chapter_03, chapter_04, chapter_05, chapter_06)
     for exercise in chapter.EXERCISES
 }
 
@@ -23,7 +24,7 @@ def names() -> list[str]:
     return list(EXERCISES)
 
 
-def check(name: str, function) -> Verdict:
+def check(name: str, answer) -> Verdict:
     """Try the learner's function on cases that tell the right answer from the typical wrong ones.
 
     Shows the verdict, in a notebook with colour, elsewhere as text, and notes solved exercises for
@@ -33,7 +34,7 @@ def check(name: str, function) -> Verdict:
 
     Args:
         name: one of :func:`names`.
-        function: the learner's.
+        answer: the learner's function; for a prediction, one of the choices.
     Returns:
         The verdict: ``passed``, ``attempted``, ``diagnosis`` (a short stable id, or None) and ``message``.
     Raises:
@@ -42,7 +43,8 @@ def check(name: str, function) -> Verdict:
     """
     if name not in EXERCISES:
         raise InputError(f"there is no exercise named {name!r}; there are: {', '.join(EXERCISES)}")
-    verdict = examine(EXERCISES[name], function)
+    exercise = EXERCISES[name]
+    verdict = exercise.examine(answer) if isinstance(exercise, Prediction) else examine(exercise, answer)
     show(verdict)
     if verdict.passed and not verdict.from_book:
         note_progress(name)

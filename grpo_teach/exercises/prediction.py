@@ -1,0 +1,70 @@
+"""Predict, then check: a question about a recorded study, answered before the figure is seen.
+
+``chapter_06.toml`` holds the question's choices, with a sentence for each, and an expression that reads the
+answer off the record; so the answer follows the record when it is made anew.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from grpo_teach.exercises.exercise import TEXTS
+from grpo_teach.exercises.report import Verdict
+from grpo_teach.exercises.sandbox import is_stub
+
+__all__ = ["Prediction"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One question; what is not given here is read from the TOML file.
+
+    Attributes:
+        name: as :func:`grpo_teach.exercises.check` takes it.
+        chapter: of the book.
+        choices: what may be answered, and what the reader of each answer reads.
+        record: expression for the evidence: by label, one number a seed.
+        truth: expression for the right choice, given the evidence as ``found``.
+    """
+
+    name: str
+    chapter: int
+    choices: dict[str, str] = field(init=False)
+    record: str = field(init=False)
+    truth: str = field(init=False)
+
+    def __post_init__(self):
+        for key in ("choices", "record", "truth"):
+            object.__setattr__(self, key, TEXTS[self.name][key])
+
+    def found(self) -> dict[str, list[float]]:
+        """The evidence."""
+        from grpo_teach import experiments  # scipy takes a second to load; the other exercises need none
+
+        return eval(self.record, {"ends": experiments.ends})
+
+    def answer(self) -> str:
+        """The right choice, read off the record."""
+        from grpo_teach.experiments import difference, mean
+
+        return eval(self.truth, {"found": self.found(), "difference": difference, "mean": mean})
+
+    def examine(self, chosen) -> Verdict:
+        """Judge the reader's choice; ``None``, ``...`` and an empty function are "not attempted"."""
+        offered = ", ".join(f'"{choice}"' for choice in self.choices)
+        if chosen is None or chosen is ... or (callable(chosen) and is_stub(chosen)):
+            return Verdict(self.name, False, False, None, f"Write down one of {offered}, then run this cell again.")
+        if not isinstance(chosen, str) or chosen not in self.choices:
+            return Verdict(self.name, False, True, "no_such_choice", f"{chosen!r} is not offered: choose {offered}.")
+        right = chosen == self.answer()
+        message = f"{self.choices[chosen]}\n{self._evidence()}"
+        return Verdict(self.name, right, True, None if right else chosen.replace(" ", "_"), message)
+
+    def _evidence(self) -> str:
+        from grpo_teach.experiments import interval, mean
+
+        rows = []
+        for label, values in self.found().items():
+            low, high = interval(values)
+            rows.append(f"{label:30} {mean(values):8.3g}   95% {low:.3g} to {high:.3g}, {len(values)} seeds")
+        return "\n".join(rows)
