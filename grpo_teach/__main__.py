@@ -248,6 +248,7 @@ def run_pretrain(args: argparse.Namespace) -> dict:
 
 def run_record(args: argparse.Namespace) -> dict:
     from grpo_teach import experiments  # scipy takes a second to load; other commands need none
+    from grpo_teach.results import interval
 
     if args.list or not args.name:
         table = experiments.overview()
@@ -259,7 +260,7 @@ def run_record(args: argparse.Namespace) -> dict:
         held = experiments.record(args.name, args.out, args.workers, progress=not args.quiet)
         for label, results in held["runs"].items():
             accuracies = [result["accuracy"] for result in results]
-            low, high = experiments.interval(accuracies)
+            low, high = interval(accuracies)
             print(
                 f"{label:48} {sum(accuracies) / len(accuracies):6.1%}  ({low:.1%} – {high:.1%}, {len(results)} seeds)"
             )

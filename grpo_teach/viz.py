@@ -67,8 +67,8 @@ def explorer(names: dict[str, str], quantities: dict[str, str], name: str = "exp
     """
     from IPython.display import HTML
 
-    from grpo_teach.experiments import interval, on_grid
     from grpo_teach.records import load_record
+    from grpo_teach.results import interval, on_grid
 
     def line(results: list[dict], quantity: str, against: str) -> dict:
         x, values = on_grid(results, quantity, against, points=25)

@@ -7,8 +7,8 @@ from pathlib import Path
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
-from grpo_teach.experiments import area, difference, ends, interval, mean
 from grpo_teach.records import load_record
+from grpo_teach.results import area, difference, ends, interval, mean
 
 VERDICTS = ("supported", "supported under conditions", "not supported", "wrong", "not testable here", "open")
 FUNCTIONS = {f.__name__: f for f in (area, difference, ends, interval, mean, load_record)}

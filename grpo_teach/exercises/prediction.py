@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from grpo_teach.exercises.exercise import TEXTS
 from grpo_teach.exercises.report import Verdict
 from grpo_teach.exercises.sandbox import is_stub
+from grpo_teach.records import load_record
 
 __all__ = ["Prediction"]
 
@@ -39,15 +40,16 @@ class Prediction:
 
     def found(self) -> dict[str, list[float]]:
         """The evidence."""
-        from grpo_teach import experiments  # scipy takes a second to load; the other exercises need none
+        from grpo_teach.results import area, ends  # scipy takes a second to load; the other exercises need none
 
-        return eval(self.record, {"ends": experiments.ends})
+        return eval(self.record, {"ends": ends, "area": area, "load_record": load_record})
 
     def answer(self) -> str:
         """The right choice, read off the record."""
-        from grpo_teach.experiments import difference, mean
+        from grpo_teach.results import difference, mean, winner
 
-        return eval(self.truth, {"found": self.found(), "difference": difference, "mean": mean})
+        functions = {"difference": difference, "mean": mean, "winner": winner}
+        return eval(self.truth, functions | {"found": self.found()})
 
     def examine(self, chosen) -> Verdict:
         """Judge the reader's choice; ``None``, ``...`` and an empty function are "not attempted"."""
@@ -61,7 +63,7 @@ class Prediction:
         return Verdict(self.name, right, True, None if right else chosen.replace(" ", "_"), message)
 
     def _evidence(self) -> str:
-        from grpo_teach.experiments import interval, mean
+        from grpo_teach.results import interval, mean
 
         rows = []
         for label, values in self.found().items():
