@@ -43,7 +43,7 @@ MIXES = {
     # Rare thinking that is nearly always right: a weak base that can be taught. With more slips and fewer steps the
     # share that thinks still climbs in training, but the arithmetic breaks.
     "addition": Mix(Addition(3), thinking=0.05, slip=0.02, steps=1000),
-    "equation": Mix(Equation(), thinking=0.1, slip=0.02, steps=1000),
+    "equation": Mix(Equation(), thinking=0.1, slip=0.02, steps=2000),
 }
 
 

@@ -1,8 +1,8 @@
 """A third toy, where search matters: find the digit that solves an equation modulo 10.
 
 ``7x+4=9;`` asks for a digit x with 7x + 4 = 9 (mod 10), here ``5``. A policy may answer at once or try one digit after
-the other first: ``<think>2:48;3:15;4:82;5:59;</think>5``. Each try shows the product's last digit and the
-sum's last digit. Only the answer is rewarded, and any solution counts.
+the other first: ``<think>0:04;1:71;2:48;3:15;4:82;5:59=</think>5``. Each try shows the product's last digit, the
+sum's last digit, and ``=`` if that is the one asked for. Only the answer is rewarded, and any solution counts.
 """
 
 from __future__ import annotations
@@ -46,16 +46,16 @@ class Equation(Task):
         return [str(digit) for digit in torch.randint(10, (len(problems),), generator=generator).tolist()]
 
     def demonstration(self, problem: Problem, slip: float = 0.0, generator: torch.Generator | None = None) -> str:
-        """Digits from a random one upwards, 0 after 9, until one fits or patience ends after 1 to 10 tries; then the
-        next one, untried. With probability ``slip`` a try's result is replaced by a random digit."""
+        """Digits from 0 upwards until one fits or patience ends after 1 to 10 tries; then the next one, untried.
+        With probability ``slip`` a try's result is replaced by a random digit."""
         (a, b, t), tries = _coefficients(problem), ""
-        first, patience = torch.randint(10, (2,), generator=generator).tolist()
-        for x in (digit % 10 for digit in range(first, first + patience + 1)):
+        patience = int(torch.randint(1, 11, (1,), generator=generator))
+        for x in range(patience):
             product = a * x % 10
             result = (product + b) % 10
             if slip and float(torch.rand(1, generator=generator)) < slip:
                 result = int(torch.randint(10, (1,), generator=generator))
-            tries += f"{x}:{product}{result};"
+            tries += f"{x}:{product}{result}{'=' if result == t else ';'}"
             if result == t:
                 return f"<think>{tries}</think>{x}"
-        return f"<think>{tries}</think>{(x + 1) % 10}"
+        return f"<think>{tries}</think>{patience % 10}"
