@@ -38,7 +38,6 @@ def test_every_claim_stands_there_once_and_in_order():
     assert {entry["verdict"] for entry in LEDGER.values()} <= set(claims.VERDICTS)
 
 
-@pytest.mark.xfail(strict=True, reason="some of the recorded runs are still to come")
 def test_the_claims_that_the_chapters_so_far_must_settle_are_settled():
     assert not set(TO_SETTLE) - SETTLED.keys()
 

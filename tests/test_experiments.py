@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from grpo_teach import ALGORITHMS, TASKS, InputError, evaluate, experiments, records
-from grpo_teach.experiments import Variant, area, difference, interval
+from grpo_teach.experiments import Variant
 from grpo_teach.policy import BASES
 from grpo_teach.pretrain import pretrain
+from grpo_teach.results import area, difference, ends, interval, winner
 from grpo_teach.tasks.few_problems import FewProblems
 
 STUDIES = experiments.studies()
@@ -61,7 +62,7 @@ def test_every_algorithm_is_tuned_with_as_many_trials_on_seeds_used_nowhere_else
 @pytest.mark.parametrize("name", [name for name in STUDIES if name.startswith("main")])
 def test_the_main_comparison_uses_each_algorithms_best_trial(name):
     tuning = STUDIES[name.replace("main", "tuning")]["variants"]
-    trials = experiments.ends(name.replace("main", "tuning"))
+    trials = ends(name.replace("main", "tuning"))
     for method, variant in STUDIES[name]["variants"].items():
         mine = [label for label in trials if label.split(",")[0] == method]
         best = max(mine, key=lambda label: numpy.mean(trials[label]))
@@ -210,8 +211,8 @@ def test_a_record_made_otherwise_is_not_gone_on_with(study):
     assert json.loads(study.read_text())["manifest"] == about
 
 
-@pytest.mark.parametrize("name", [name for name, path in RECORDED.items() if path.exists()])
-def test_every_record_is_whole(name):
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_study_is_recorded_whole(name):
     held = json.loads(RECORDED[name].read_text())
     variants = {label: dataclasses.asdict(variant) for label, variant in STUDIES[name]["variants"].items()}
     assert held["manifest"]["config"]["variants"] == json.loads(json.dumps(variants))
@@ -260,3 +261,8 @@ def test_the_area_is_the_mean_height():
     assert area(ramp, 200) == pytest.approx(0.75)  # the last accuracy is held
     assert area(ramp, 1, against="seconds") == pytest.approx(0.5)
     assert area({"tokens": [0, 50, 100], "accuracy": [0.4] * 3}, 100) == pytest.approx(0.4)
+
+
+def test_a_winner_leads_by_more_than_chance():
+    assert winner({"low": [0.1, 0.2, 0.1], "high": [0.8, 0.9, 0.85], "middle": [0.5, 0.4, 0.45]}) == "high"
+    assert winner({"a": [0.1, 0.9, 0.5], "b": [0.2, 0.9, 0.6]}) is None

@@ -2,4 +2,6 @@
 
 from grpo_teach.exercises.prediction import Prediction
 
-EXERCISES = [Prediction("which_ends_highest", 6), Prediction("which_scale", 6), Prediction("which_aggregation", 6)]
+QUESTIONS = ["which_ends_highest", "which_wins_addition", "eight_epochs", "larger_beta", "worst_group_size"]
+QUESTIONS += ["which_scale", "which_aggregation", "who_starts", "who_minds_wrong_rewards"]
+EXERCISES = [Prediction(name, 6) for name in QUESTIONS]
