@@ -1,4 +1,4 @@
-"""The command line: ``python -m grpo_teach {demo,compare,train,evaluate,pretrain,record}``."""
+"""The command line: ``python -m grpo_teach {demo,compare,train,evaluate,memory,pretrain,record}``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import json
 import sys
 from pathlib import Path
 
+from grpo_teach import memory_command
 from grpo_teach.algorithms import ALGORITHMS
 from grpo_teach.compare import compare, table
 from grpo_teach.errors import InputError, TrainingDiverged
@@ -106,6 +107,8 @@ def parser() -> Parser:
     sub.add_argument("--temperature", type=float, default=1.0, help="of the sampling")
     sub.add_argument("--max-new-tokens", type=int, help="longest completion, tokens; without it as the task needs")
     sub.add_argument("--out", type=Path, help="folder for evaluation.json")
+
+    memory_command.flags(command("memory", "predict what fills the memory", memory_command.run, policy=False))
 
     sub = command("pretrain", "make the base policy from random weights", run_pretrain, policy=False)
     sub.add_argument("--task", choices=list(MIXES), default="chain_sum", help="whose problems it reads")

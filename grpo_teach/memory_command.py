@@ -1,0 +1,132 @@
+"""``python -m grpo_teach memory``: the ledger as a table, what fits, and what to change first."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import re
+from pathlib import Path
+
+from transformers import AutoConfig
+
+from grpo_teach.errors import InputError
+from grpo_teach.memory import TERMS, Ledger, Setup, Shape, changes, nearest, predict
+from grpo_teach.records import manifest, output_folder, write_json
+
+__all__ = ["flags", "model_config", "run"]
+
+CONFIGS = Path(__file__).parent / "data" / "configs"
+GIB = 2**30
+UNITS = {"GiB": 2**30, "MiB": 2**20, "GB": 10**9, "MB": 10**6}
+GROUPS, LENGTHS = (2, 4, 8, 16, 32, 64), (128, 256, 512, 1024, 2048, 4096)
+
+
+def model_config(name: str):
+    """The config of a model: a shipped one (``llama-3.2-1b``, ``qwen2.5-1.5b``), a folder's, or one from the Hub.
+
+    Raises:
+        InputError: if there is none to be had.
+    """
+    hub = logging.getLogger("huggingface_hub")
+    level = hub.level
+    hub.setLevel(logging.ERROR)  # without network it would announce each of its attempts
+    try:
+        return AutoConfig.from_pretrained(CONFIGS / name if (CONFIGS / name).is_dir() else name)
+    except Exception as error:  # transformers and the Hub's client raise their own kinds
+        reason, shipped = str(error).strip().split("\n")[0], ", ".join(sorted(path.name for path in CONFIGS.iterdir()))
+        raise InputError(f"no config of {name!r} (shipped are {shipped}): {reason}") from error
+    finally:
+        hub.setLevel(level)
+
+
+def size(text: str) -> int:
+    """Bytes of a text such as ``16GiB``, ``14.7GiB`` or ``24GB``."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(GiB|MiB|GB|MB)", text)
+    if not match or not float(match[1]):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: write 16GiB, 14.7GiB or 24GB")
+    return int(float(match[1]) * UNITS[match[2]])
+
+
+def flags(parser: argparse.ArgumentParser) -> None:
+    """``--model``, one flag for each field of a set-up, and what to print."""
+    parser.add_argument("--model", default="llama-3.2-1b", help="a shipped shape, a folder, or a name on the Hub")
+    for field in dataclasses.fields(Setup)[1:]:
+        kind = {"type": type(field.default), "choices": field.metadata["choices"] or None}
+        default = "head for ppo, else none" if field.name == "critic" else field.default
+        parser.add_argument(
+            "--" + field.name.replace("_", "-"),
+            default=argparse.SUPPRESS,
+            help=f"{field.metadata['meaning']} (default {default})",
+            **{"action": argparse.BooleanOptionalAction} if field.default is True else kind,
+        )
+    parser.add_argument("--fit", type=size, metavar="SIZE", help="16GiB, say: does it fit, and what would")
+    parser.add_argument("--formulas", action="store_true", help="print every formula, and what its symbols stand for")
+    parser.add_argument("--out", type=Path, help="folder for memory.json")
+
+
+def run(args: argparse.Namespace) -> dict:
+    """Print the ledger of the set-up that the flags ask for."""
+    given = {field.name: getattr(args, field.name) for field in dataclasses.fields(Setup) if field.name in args}
+    given |= {"model": Shape.of(model_config(args.model))}
+    if given.get("algorithm") == "ppo":
+        given = {"critic": "head"} | given
+    setup = Setup(**given)
+    folder = output_folder(args.out) if args.out else None
+    ledger = predict(setup)
+    print(table(ledger))
+    if args.formulas:
+        print(ledger.explain())
+    if args.fit:
+        print(advice(setup, args.fit))
+    result = {"predicted_bytes": ledger.terms, "peak_phase": ledger.peak[0], "measured_bytes": None}
+    if folder:
+        asked = {"model": args.model} | {name: value for name, value in vars(setup).items() if name != "model"}
+        write_json(folder / "memory.json", result | {"manifest": manifest(asked, args.seed)})
+    return result
+
+
+def table(ledger: Ledger) -> str:
+    """One row a term: GiB, its share of the peak, its formula. A term that has gone by then is in brackets."""
+    rows, at_peak, total = [f"{'':13}{'GiB':>8}{'share':>8}"], ledger.moments[ledger.peak], ledger.terms["total"]
+    for term in TERMS:
+        there = at_peak.get(term, 0)
+        share = f"{there / total:8.1%}" if there or not ledger.terms[term] else f"{'(gone)':>8}"
+        rows.append(f"{term:13}{(there or ledger.terms[term]) / GIB:8.3f}{share}   {ledger.lines[term].formula}")
+    rows.append(f"{'peak':13}{total / GIB:8.3f}{1:8.1%}   in {': '.join(ledger.peak)}")
+    return "\n".join(
+        [*rows, "phases: " + ", ".join(f"{phase} {most / GIB:.3f}" for phase, most in ledger.phases.items())]
+    )
+
+
+def advice(setup: Setup, limit: int) -> str:
+    """Does it fit, which groups and lengths do, and which change saves how much."""
+
+    def peak(setup: Setup) -> int:
+        return predict(setup).terms["total"]
+
+    spare = limit - peak(setup)
+    rows = [f"{'fits' if spare >= 0 else 'does not fit'} in {limit / GIB:.3f} GiB: {abs(spare) / GIB:.3f} GiB "]
+    rows[0] += "to spare" if spare >= 0 else "too much"
+    peaks = {
+        (group, length): peak(dataclasses.replace(setup, group_size=group, max_new_tokens=length))
+        for group in GROUPS
+        for length in LENGTHS
+    }
+    fitting = [sizes for sizes, bytes in peaks.items() if bytes <= limit]
+    rows.append("peak in GiB by group (down) and completion tokens (across); - does not fit")
+    rows.append(f"{'':6}" + "".join(f"{length:8}" for length in LENGTHS))
+    for group in GROUPS:
+        cells = [peaks[group, length] for length in LENGTHS]
+        rows.append(f"{group:6}" + "".join(f"{x / GIB:8.2f}" if x <= limit else f"{'-':>8}" for x in cells))
+    if fitting:
+        group, length = max(fitting, key=lambda sizes: (sizes[0] * sizes[1], sizes[1]))
+        rows.append(f"largest that fits: groups of {group} with completions of {length} tokens")
+    rows.append("what to change first:")
+    saved = {name: peak(setup) - peak(changed) for name, changed in changes(setup).items()}
+    for name, bytes in sorted(saved.items(), key=lambda item: -item[1]):
+        rows.append(f"  {name:36}saves {bytes / GIB:7.3f} GiB{', and it fits' if spare < 0 <= spare + bytes else ''}")
+    if spare < 0:
+        found = nearest(setup, limit)
+        rows.append("nearest that fits: " + (", ".join(found[0]) if found else "none of these, even together"))
+    return "\n".join(rows)

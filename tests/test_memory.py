@@ -1,0 +1,181 @@
+"""The byte ledger: against published sizes, and by itself."""
+
+import re
+from dataclasses import fields, replace
+
+import pytest
+from transformers import BertConfig, GPT2Config
+
+from grpo_teach import InputError
+from grpo_teach.memory import CHANGES, STAYING, TERMS, Setup, Shape, changes, nearest, predict
+from grpo_teach.memory_command import model_config
+
+GIB = 2**30
+SHAPES = {name: Shape.of(model_config(name)) for name in ("llama-3.2-1b", "qwen2.5-1.5b")}
+LLAMA = Setup(SHAPES["llama-3.2-1b"])
+
+
+def ledger(setup=LLAMA, **different):
+    return predict(replace(setup, **different))
+
+
+def value(name, setup=LLAMA, **different):
+    return ledger(setup, **different).lines[name].value
+
+
+def total(setup=LLAMA, **different):
+    return ledger(setup, **different).terms["total"]
+
+
+# Published sizes --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name, weights", [("llama-3.2-1b", 1_235_814_400), ("qwen2.5-1.5b", 1_543_714_304)])
+def test_the_shipped_shapes_have_the_published_number_of_weights(name, weights):
+    assert ledger(model=SHAPES[name]).symbols["W"][1] == weights
+
+
+@pytest.mark.parametrize(
+    "name, sixteen, nf4, adamw, adam8, adapter, logits, kv",
+    [("llama-3.2-1b", 2.30, 0.96, 18.4, 6.9, 0.17, 1.96, 32), ("qwen2.5-1.5b", 2.88, 1.06, 23.0, 8.6, 0.28, 2.32, 28)],
+)
+def test_the_known_table_of_bytes(name, sixteen, nf4, adamw, adam8, adapter, logits, kv):
+    def terms(*names, **different):
+        known = ledger(model=SHAPES[name], **different).lines
+        return sum(known[term].value for term in names) / GIB
+
+    learning = ("weights", "gradients", "optimizer")
+    assert round(terms("weights", method="full"), 2) == sixteen
+    assert round(terms("reference", reference="copy"), 2) == nf4
+    assert round(terms(*learning, method="full", dtype="float32", optimizer="adamw"), 1) == adamw
+    scales = 8 * ledger(model=SHAPES[name], method="full").symbols["k"][1] / GIB
+    assert round(terms(*learning, method="full") - scales, 1) == adam8
+    lora = {"method": "lora", "optimizer": "adamw", "reference": "copy"}
+    assert round(terms(*learning, **lora) - terms("reference", **lora), 2) == adapter
+    assert round(terms("logits", rows_a_pass=8, chunk=8 * 512) / 4, 2) == logits
+    one_token = {"prompts": 1, "group_size": 2, "prompt_tokens": 1, "max_new_tokens": 1}
+    assert terms("kv_cache", dtype="float16", **one_token) * GIB / 2 == kv * 1024
+
+
+# The ledger by itself ---------------------------------------------------------------------------------------------
+
+
+def test_the_total_is_the_largest_moment_and_its_phase_the_peak():
+    for different in ({}, {"checkpointing": False}, {"prompts": 64, "max_new_tokens": 4096}, {"chunk": 4096}):
+        known = ledger(**different)
+        sums = {at: sum(alive.values()) for at, alive in known.moments.items()}
+        assert known.terms["total"] == max(sums.values()) == sums[known.peak] == max(known.phases.values())
+        assert set(known.phases) == {"sampling", "scoring", "update"} and set(known.terms) == {*TERMS, "total"}
+        assert all(alive[term] == known.lines[term].value for alive in known.moments.values() for term in STAYING)
+        assert known.terms["total"] <= sum(known.terms[term] for term in TERMS)
+    assert ledger(checkpointing=False).peak[0] == "update"
+    assert ledger(prompts=64, max_new_tokens=4096, rows_a_pass=1).peak[0] == "sampling"
+
+
+def test_every_symbol_of_a_printed_formula_is_explained_and_gives_the_printed_value():
+    for different in ({}, {"method": "full"}, {"method": "lora", "algorithm": "ppo", "critic": "separate"}):
+        known = ledger(**different, padded=not different)
+        values = {name: number for name, (_, number) in known.symbols.items()}
+        values |= {name: line.value for name, line in known.lines.items()}
+        for name, line in known.lines.items():
+            assert set(re.findall(r"[A-Za-z_]+", line.formula)) <= values.keys()
+            assert f"{name} = {line.formula} = {int(eval(line.formula, {}, values)):,}\n" in known.explain()
+
+
+def test_algorithms_without_a_critic_take_the_same_bytes_and_a_value_head_next_to_none():
+    same = {total(algorithm=name) for name in ("sft", "policy_gradient", "grpo")}
+    assert len(same) == 1
+    assert 0 < total(algorithm="ppo", critic="head") / same.pop() - 1 < 1e-3
+
+
+def test_a_separate_critic_doubles_what_learns_and_a_lora_critic_adds_its_adapter():
+    full = {"method": "full", "dtype": "float32", "optimizer": "adamw"}
+    one = sum(value(term, **full) for term in ("weights", "gradients", "optimizer"))
+    two = [
+        value(t, algorithm="ppo", critic="separate", **full) for t in ("weights", "critic", "gradients", "optimizer")
+    ]
+    assert sum(two) - 2 * one == 16 * (2048 + 1)
+    adapter = 16 * sum(n + k for n, k in SHAPES["llama-3.2-1b"].matrices)
+    assert value("critic", algorithm="ppo", critic="lora") == 4 * (adapter + 2049)
+    assert value("critic", algorithm="ppo", critic="separate") == value("weights") + 4 * 2049
+
+
+def test_a_reference_costs_a_copy_or_nothing():
+    assert value("reference", reference="adapter") == value("reference") == 0
+    assert value("reference", method="lora", reference="copy") == 2 * 1_235_814_400
+    assert total(reference="copy") - total() == value("reference", reference="copy")
+
+
+@pytest.mark.parametrize("size", ["prompts", "group_size", "prompt_tokens", "max_new_tokens", "rows_a_pass", "chunk"])
+def test_more_of_anything_never_takes_less(size):
+    for start in (LLAMA, replace(LLAMA, method="full", checkpointing=False, padded=False)):
+        totals = [total(start, **{size: number}) for number in (2, 8, 64, 1024)]
+        assert totals == sorted(totals)
+
+
+def test_what_waits_for_the_backward():
+    # With checkpointing one pass waits; without, all of them.
+    rows = {"prompts": 2, "group_size": 8, "rows_a_pass": 4}
+    few, many = ledger(**rows).lines, ledger(**rows | {"prompts": 16}).lines
+    assert few["waiting"].value - few["left"].value == many["waiting"].value - many["left"].value
+    one_pass = value("waiting", checkpointing=False, **rows | {"rows_a_pass": 16})
+    assert value("waiting", checkpointing=False, **rows) == one_pass
+    # One pass has its gradients come while its activations go; several meet them.
+    full = {"method": "full", "prompts": 1, "group_size": 4, "dtype": "float32"}
+    last, gradients = ("update", "the last layer"), value("gradients", **full)
+    assert ledger(**full).moments[last]["gradients"] == 4 * 128_256 * 2048
+    assert ledger(**full).moments["update", "a later layer"]["gradients"] == gradients
+    # A second trunk waits beside the first.
+    second = {"algorithm": "ppo", "critic": "lora"}
+    at = ledger(**second).moments["update", "the critic's last layer"]["activations"]
+    assert at == value("waiting", **second) + value("activations", **second)
+
+
+def test_changes_save_and_the_nearest_set_up_fits():
+    greedy = replace(LLAMA, method="full", dtype="float32", optimizer="adamw", checkpointing=False, reference="copy")
+    found = changes(greedy)
+    assert {"checkpointing", "8-bit AdamW", "no reference", "16-bit numbers", "LoRA", "QLoRA"} < found.keys()
+    assert all(total(changed) < total(greedy) for changed in found.values())
+    assert [name for name in CHANGES if name in found] == list(found)[: len(found) - 2]
+    made, setup = nearest(greedy, 16 * GIB)
+    assert made[0] == "checkpointing" and total(setup) <= 16 * GIB
+    assert nearest(LLAMA, total()) == ([], LLAMA)
+    # Of the single changes that are enough, the one that alters the result least.
+    wide = replace(LLAMA, rows_a_pass=32)
+    assert nearest(wide, total(wide) - 1)[0] == ["one row a pass"]
+    assert nearest(LLAMA, 10**6) is None
+
+
+# Bad input --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "different, word",
+    [
+        ({"method": "dora"}, "method"),
+        ({"dtype": "int8"}, "dtype"),
+        ({"algorithm": "dpo"}, "algorithm"),
+        ({"algorithm": "ppo"}, "critic"),
+        ({"critic": "head"}, "critic"),
+        ({"algorithm": "ppo", "critic": "lora", "method": "full"}, "critic lora"),
+        ({"reference": "adapter", "method": "full"}, "reference adapter"),
+        ({"group_size": 1}, "group_size"),
+        ({"prompts": 0}, "prompts"),
+        ({"chunk": 0}, "chunk"),
+        ({"max_new_tokens": 2.5}, "max_new_tokens"),
+        ({"rows_a_pass": True}, "rows_a_pass"),
+    ],
+)
+def test_impossible_set_ups_are_refused(different, word):
+    with pytest.raises(InputError, match=word):
+        replace(LLAMA, **different)
+
+
+@pytest.mark.parametrize("config", [GPT2Config(n_layer=1), BertConfig(num_hidden_layers=1, is_decoder=True)])
+def test_models_of_another_build_are_refused(config):
+    with pytest.raises(InputError, match=config.model_type):
+        Shape.of(config)
+
+
+def test_every_field_of_a_set_up_says_what_it_is():
+    assert all(field.metadata["meaning"] for field in fields(Setup)[1:])
