@@ -64,11 +64,13 @@ class Ledger:
         symbols: what each symbol of the formulas means, and its value.
         lines: each formula by its name.
         moments: for each ``(phase, moment)`` the bytes of each term that is alive there.
+        written: the same as formulas.
     """
 
     symbols: dict[str, tuple[str, int]]
     lines: dict[str, Line]
     moments: dict[tuple[str, str], dict[str, int]]
+    written: dict[tuple[str, str], dict[str, str]]
 
     @property
     def phases(self) -> dict[str, int]:
@@ -105,7 +107,7 @@ def predict(setup: Setup) -> Ledger:
     Returns:
         The ledger, in bytes.
     """
-    names, lines, moments = symbols(setup), {}, {}
+    names, lines, moments, written = symbols(setup), {}, {}, {}
     known = {name: value for name, (_, value) in names.items()}
     full, wide, checkpointing = setup.method == "full", setup.dtype == "float32", setup.checkpointing
 
@@ -148,27 +150,28 @@ def predict(setup: Setup) -> Ledger:
     line("logits", "16 * V * c", "four float32 copies of a chunk: logits, softmax, and what their gradient needs")
 
     def moment(phase: str, name: str, gradients: str = "gradients", **formulas: str) -> None:
-        formulas = dict.fromkeys(STAYING) | {"gradients": gradients} | formulas
-        moments[phase, name] = {term: int(eval(text or term, {}, known)) for term, text in formulas.items()}
+        written[phase, name] = {term: term for term in STAYING} | {"gradients": gradients} | formulas
+        moments[phase, name] = {term: int(eval(text, {}, known)) for term, text in written[phase, name].items()}
 
     moment("sampling", "reading the prompts", kv_cache="2 * L * K * b * P * S", activations="P * S * read")
-    step = {"logits": "(16 + 2 * b) * V * B", "activations": "K * b * B * N"}  # and a key of one layer copied
+    step = {"logits": "20 * V * B", "activations": "K * b * B * N"}  # five float32 copies; one layer's keys, copied
     moment("sampling", "the last token", kv_cache="kv_cache", **step)
     moment("scoring", "a layer", activations="n * read")
     moment("scoring", "a chunk of logits", activations="n * b * D", logits="12 * V * c")
     begun = "gradients - b * p + b * V * D" if full else "gradients - 4 * p"
-    before = "waiting"
-    if setup.critic in ("lora", "separate"):  # its trunk is run after the policy's, and back before it
-        before, none_yet = "2 * waiting - n * (kept + shared + top)", "gradients" if known["j"] else "0"
-        moment("update", "the critic's last layer", none_yet, activations="waiting + activations")
-    moment("update", "a chunk of logits", begun, activations=before, logits="logits")
-    moment("update", "the last layer", begun, activations="activations")
-    moment("update", "a later layer", activations="j * (kept + shared) + n * busy + left")
-    if known["j"]:
-        moment("update", "a later chunk of logits", activations="j * (kept + shared + top) + left", logits="logits")
+    for when, tokens, gradients in (("first", "h", begun), ("later", "j", "gradients")):
+        waits = f"{tokens} * (kept + shared + top) + left"
+        works = f"{tokens} * (kept + shared) + n * busy + left"
+        if setup.critic in ("lora", "separate"):  # its trunk runs after the policy's, and back before it
+            none_yet = "0" if when == "first" else gradients
+            moment("update", f"{when} pass, the critic's trunk", none_yet, activations=f"{waits} + {works}")
+            waits = f"2 * ({waits}) - n * (kept + shared + top)"
+        if known[tokens]:
+            moment("update", f"{when} pass, a chunk of logits", gradients, activations=waits, logits="logits")
+        moment("update", f"{when} pass, a layer", gradients, activations=works)
     if full:
-        moment("update", "the embeddings", "gradients + 2 * b * V * D")  # a sum, what is added to it, and the new sum
-    return Ledger(names, lines, moments)
+        moment("update", "the embeddings", activations="2 * b * V * D")  # a gradient to be added, and the new sum
+    return Ledger(names, lines, moments, written)
 
 
 def changes(setup: Setup) -> dict[str, Setup]:

@@ -1,5 +1,6 @@
 """The byte ledger against tensors that exist: weights, gradients, moments, caches, and what autograd keeps."""
 
+import copy
 import weakref
 from dataclasses import replace
 
@@ -7,11 +8,13 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig, Qwen2Config
 
-from grpo_teach import token_logprobs
+from grpo_teach import Rollouts, rollout, sample, score, token_logprobs
 from grpo_teach.memory import Setup, Shape, predict
-from grpo_teach.policy import Critic
+from grpo_teach.policy import Critic, Models
+from grpo_teach.rollout import score_with_values
 
 SMALL = {
     "llama": LlamaConfig(
@@ -19,6 +22,15 @@ SMALL = {
         hidden_size=64,
         intermediate_size=224,
         num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        tie_word_embeddings=True,
+    ),
+    "wide vocabulary": LlamaConfig(
+        vocab_size=3000,
+        hidden_size=32,
+        intermediate_size=128,
+        num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
         tie_word_embeddings=True,
@@ -46,7 +58,7 @@ SMALL = {
 
 def small_setup(name, **different):
     """One batch of 2 rows of 6 + 7 tokens, read in one pass: 12 of them, for the last predicts nothing."""
-    sizes = {"prompts": 1, "group_size": 2, "prompt_tokens": 6, "max_new_tokens": 7, "rank": 4}
+    sizes = {"prompts": 1, "group_size": 2, "prompt_tokens": 6, "max_new_tokens": 7, "rank": 16}
     return Setup(**{"model": Shape.of(SMALL[name])} | sizes | different)
 
 
@@ -55,12 +67,12 @@ def value(name, setup):
 
 
 def built(name, method="full", dtype="float32"):
-    """The model itself, in training mode; with a LoRA adapter of rank 4 if the method is one."""
+    """The model itself, in training mode; with a LoRA adapter of rank 16 if the method is one."""
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(SMALL[name], dtype=getattr(torch, dtype))
     if method == "lora":
         peft = pytest.importorskip("peft")
-        model.add_adapter(peft.LoraConfig(r=4, target_modules="all-linear"))
+        model.add_adapter(peft.LoraConfig(r=16, target_modules="all-linear"))
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
@@ -159,7 +171,7 @@ def test_8_bit_adam_keeps_small_tensors_exact():
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("method, dtype", [(m, d) for m in ("full", "lora") for d in ("float32", "bfloat16")])
 @pytest.mark.parametrize("name", SMALL)
-def test_what_autograd_keeps_is_within_5_percent_of_what_is_predicted(name, method, dtype, padded):
+def test_what_autograd_keeps_is_within_1_percent_of_what_is_predicted(name, method, dtype, padded):
     model, kept = built(name, method, dtype), []
     ids, mask = torch.arange(24).reshape(2, 12), torch.ones(2, 12, dtype=torch.long)
     mask[0, :3] = 0 if padded else 1
@@ -168,24 +180,93 @@ def test_what_autograd_keeps_is_within_5_percent_of_what_is_predicted(name, meth
     own = {parameter.data_ptr() for parameter in model.parameters()}
     measured = storages([tensor for tensor in (*kept, hidden) if tensor.untyped_storage().data_ptr() not in own])
     expected = value("waiting", small_setup(name, method=method, dtype=dtype, padded=padded, checkpointing=False))
-    assert measured == pytest.approx(expected, rel=0.05)
+    if method == "lora":  # the first layer reads what needs no gradient, so its norm keeps nothing
+        expected -= 24 * (4 * model.config.hidden_size + 4)
+    assert measured == pytest.approx(expected, rel=0.01)
+
+
+def transient(setup, phase, *terms):
+    """The most bytes in a phase of some terms, and of what does not stay."""
+    moments = predict(setup).moments.items()
+    terms = (*terms, "activations", "logits", "kv_cache")
+    return max(sum(alive.get(term, 0) for term in terms) for (at, _), alive in moments if at == phase)
+
+
+@pytest.mark.parametrize("prompt_tokens, max_new_tokens", [(300, 1), (4, 200), (4, 4)])
+def test_sampling_at_its_fullest(tokenizer, prompt_tokens, max_new_tokens):
+    # The prompts, the cache and the logits in turn take the most.
+    model, tokenizer = built("wide vocabulary"), copy.deepcopy(tokenizer)
+    tokenizer.add_special_tokens({"eos_token": "<never>"})
+    tokenizer.eos_token = "<never>"
+    with Live(model.parameters()) as live:
+        sample(model, tokenizer, ["1" * prompt_tokens, "2" * prompt_tokens], 4, max_new_tokens)
+    sizes = {"prompts": 2, "group_size": 4, "prompt_tokens": prompt_tokens, "max_new_tokens": max_new_tokens}
+    expected = transient(small_setup("wide vocabulary", method="full", dtype="float32", **sizes), "sampling")
+    assert 0.75 * expected < live.most < 1.1 * expected
+
+
+def rollouts(rows, prompt_tokens, completion_tokens):
+    """Rows of different texts, of which every other one is left-padded."""
+    prompt_ids = torch.arange(rows * prompt_tokens).reshape(rows, prompt_tokens) % 60
+    completion_ids = torch.arange(rows * completion_tokens).reshape(rows, completion_tokens) % 59
+    prompt_mask = torch.ones_like(prompt_ids)
+    prompt_mask[::2, :3] = 0
+    ones = torch.ones(completion_ids.shape)
+    return Rollouts(prompt_ids, prompt_mask, completion_ids, ones, torch.zeros_like(ones))
+
+
+@pytest.mark.parametrize("name, completion", [("llama", 50), ("wide vocabulary", 50)])
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_scoring_at_its_fullest(monkeypatch, method, name, completion):
+    monkeypatch.setattr(rollout, "ROWS_A_PASS", 4)
+    model = built(name, method)
+    with Live(model.parameters()) as live, torch.no_grad():
+        score(model, rollouts(8, 30, completion))
+    sizes = {"prompts": 2, "group_size": 4, "prompt_tokens": 30, "max_new_tokens": completion, "rows_a_pass": 4}
+    expected = transient(small_setup(name, method=method, dtype="float32", **sizes), "scoring")
+    assert 0.65 * expected < live.most < 1.1 * expected  # inside logsumexp one more copy is made, which is not seen
 
 
 @pytest.mark.parametrize("method, dtype", [(m, d) for m in ("full", "lora") for d in ("float32", "bfloat16")])
-def test_a_checkpointed_pass_at_its_fullest(method, dtype):
-    model = built("llama", method, dtype)
+@pytest.mark.parametrize(
+    "name, tokens, rows_a_pass",
+    [("llama", 40, 1), ("llama", 40, 4), ("llama", 40, 8)]
+    + [("qwen2", 40, 2), ("qwen2", 40, 8), ("wide vocabulary", 2, 1), ("wide vocabulary", 30, 8)],
+)
+def test_an_update_of_recomputed_passes_at_its_fullest(name, tokens, method, dtype, rows_a_pass):
+    model, batch = built(name, method, dtype), rollouts(8, tokens, tokens + 1)
     # The first is transformers' newer name.
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable({"use_reentrant": False})
-    mask = torch.ones(4, 60, dtype=torch.long)
-    mask[0, :9] = 0
-    sizes = {"group_size": 4, "prompt_tokens": 30, "max_new_tokens": 31}
-    known = predict(small_setup("llama", method=method, dtype=dtype, **sizes))
     with Live(model.parameters()) as live:
-        hidden = model.get_decoder()(input_ids=torch.ones_like(mask), attention_mask=mask, use_cache=False)
-        hidden.last_hidden_state.sum().backward()
-    gradients = sum(p.grad.nbytes for p in model.parameters() if p.grad is not None) if method == "full" else 0
-    assert live.most == pytest.approx(known.lines["activations"].value + gradients / 2, rel=0.1)
+        passes = [batch[rows] for rows in torch.arange(8).split(rows_a_pass)]
+        sum(checkpoint(score, model, part, use_reentrant=False).sum() for part in passes).backward()
+    sizes = {"prompts": 2, "group_size": 4, "prompt_tokens": tokens, "max_new_tokens": tokens + 1}
+    setup = small_setup(name, method=method, dtype=dtype, rows_a_pass=rows_a_pass, chunk=8 * tokens + 8, **sizes)
+    expected = transient(setup, "update", "weights", "gradients")
+    assert live.most + storages(model.parameters()) == pytest.approx(expected, rel=0.05)
+
+
+@pytest.mark.parametrize("critic", ["none", "head", "separate"])
+@pytest.mark.parametrize("rows_a_pass", [2, 8])
+@pytest.mark.parametrize("name", ["llama", "llama untied"])
+def test_an_update_without_checkpointing_at_its_fullest(monkeypatch, name, rows_a_pass, critic):
+    monkeypatch.setattr(rollout, "ROWS_A_PASS", rows_a_pass)
+    model = built(name)
+    kind = {"head": "shared", "separate": "separate"}.get(critic)
+    models = Models.build(model, kind)
+    with Live(models.trainable().parameters()) as live:
+        logprobs, values = (
+            score_with_values(model, models.critic, rollouts(8, 20, 41))
+            if kind
+            else (score(model, rollouts(8, 20, 41)), torch.zeros(1))
+        )
+        (logprobs.sum() + values.sum()).backward()
+    sizes = {"prompts": 2, "group_size": 4, "prompt_tokens": 20, "max_new_tokens": 41, "rows_a_pass": rows_a_pass}
+    algorithm = {"algorithm": "ppo" if kind else "grpo", "critic": critic, "method": "full", "dtype": "float32"}
+    setup = small_setup(name, checkpointing=False, chunk=8 * 41, **sizes, **algorithm)
+    expected = transient(setup, "update", "weights", "critic", "gradients")
+    assert live.most + storages(models.trainable().parameters()) == pytest.approx(expected, rel=0.05)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
