@@ -12,6 +12,7 @@ from grpo_teach.errors import InputError, TrainingDiverged
 from grpo_teach.evaluate import Evaluation, evaluate, pass_at_k, wilson_interval
 from grpo_teach.losses import (
     aggregate,
+    chunked_token_logprobs,
     clipped_policy_loss,
     kl_k1,
     kl_k2,
@@ -42,6 +43,7 @@ __all__ = [
     "Task",
     "TrainingDiverged",
     "aggregate",
+    "chunked_token_logprobs",
     "clipped_policy_loss",
     "evaluate",
     "from_text",

@@ -8,11 +8,14 @@ import json
 import sys
 from pathlib import Path
 
+import torch
+
 from grpo_teach import memory_command
 from grpo_teach.algorithms import ALGORITHMS
 from grpo_teach.compare import compare, table
 from grpo_teach.errors import InputError, TrainingDiverged
 from grpo_teach.evaluate import evaluate
+from grpo_teach.flags import OPTIMIZERS, chosen_model, given_settings, model_flags, settings_flags
 from grpo_teach.policy import Models, load_base, load_policy, save_policy
 from grpo_teach.pretrain import MIXES, pretrain
 from grpo_teach.records import load_checkpoint, manifest, output_folder, write_json
@@ -27,34 +30,6 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str):
         self.exit(BAD_INPUT, f"error: {message} (see {self.prog} --help)\n")
-
-
-def settings_flags(parser: argparse.ArgumentParser) -> None:
-    """One flag for each setting of any algorithm, with the text that stands beside the field."""
-    known = {}
-    for name, algorithm in ALGORITHMS.items():
-        for field in dataclasses.fields(algorithm.Settings):
-            known.setdefault(field.name, (field, []))[1].append((name, field.default))
-    group = parser.add_argument_group("settings")
-    for name, (field, owners) in known.items():
-        if len({default for _, default in owners}) == 1:
-            default = f"default {field.default}"
-        else:
-            default = "default " + ", ".join(f"{owner} {value}" for owner, value in owners)
-        only = "" if len(owners) == len(ALGORITHMS) else f"{', '.join(owner for owner, _ in owners)} only; "
-        group.add_argument(
-            "--" + name.replace("_", "-"),
-            type=type(field.default),
-            choices=field.metadata["choices"] or None,
-            default=argparse.SUPPRESS,
-            metavar=None if field.metadata["choices"] else type(field.default).__name__.upper(),
-            help=f"{field.metadata['meaning']} ({only}{default})".replace("%", "%%"),
-        )
-
-
-def given_settings(args: argparse.Namespace) -> dict:
-    names = {field.name for a in ALGORITHMS.values() for field in dataclasses.fields(a.Settings)}
-    return {name: value for name, value in vars(args).items() if name in names}
 
 
 def lengths(text: str) -> tuple[int, ...]:
@@ -98,6 +73,10 @@ def parser() -> Parser:
     sub.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     sub.add_argument("--checkpoint-every", type=int, default=10, help="steps between checkpoints")
     sub.add_argument("--evaluate-every", type=int, default=10, help="steps between evaluations, 0 for none")
+    sub.add_argument("--problems", type=int, default=1024, help="held-out problems asked at the end, 0 for none")
+    sub.add_argument("--optimizer", choices=list(OPTIMIZERS), default="adamw", help="32- or 8-bit states")
+    sub.add_argument("--no-reference", action="store_true", help="no frozen copy: saves its memory, kl is not shown")
+    model_flags(sub)
     settings_flags(sub)
 
     sub = command("evaluate", "ask a policy the fixed held-out problems", run_evaluate)
@@ -107,6 +86,7 @@ def parser() -> Parser:
     sub.add_argument("--temperature", type=float, default=1.0, help="of the sampling")
     sub.add_argument("--max-new-tokens", type=int, help="longest completion, tokens; without it as the task needs")
     sub.add_argument("--out", type=Path, help="folder for evaluation.json")
+    model_flags(sub)
 
     memory_command.flags(command("memory", "predict what fills the memory", memory_command.run, policy=False))
 
@@ -133,7 +113,7 @@ def at_least_one(args: argparse.Namespace, *names: str) -> None:
 
 
 def start(args: argparse.Namespace):
-    return load_policy(args.policy) if args.policy else load_base(args.task)
+    return chosen_model(args) or (load_policy(args.policy) if args.policy else load_base(args.task))
 
 
 def task_of(args: argparse.Namespace) -> Task:
@@ -168,7 +148,7 @@ def run_compare(args: argparse.Namespace) -> dict:
 
 
 def run_train(args: argparse.Namespace) -> dict:
-    at_least_one(args, "steps", "checkpoint_every")
+    at_least_one(args, "steps", "checkpoint_every", *(["problems"] if args.problems else []))
     algorithm, task = ALGORITHMS[args.algorithm], task_of(args)
     settings = {"max_new_tokens": task.max_new_tokens} | given_settings(args)
     foreign = sorted(settings.keys() - {field.name for field in dataclasses.fields(algorithm.Settings)})
@@ -184,6 +164,8 @@ def run_train(args: argparse.Namespace) -> dict:
         config,
         steps=args.steps,
         seed=args.seed,
+        optimizer=OPTIMIZERS[args.optimizer],
+        reference=not args.no_reference,
         out=args.out,
         resume=args.resume,
         checkpoint_every=args.checkpoint_every,
@@ -191,8 +173,9 @@ def run_train(args: argparse.Namespace) -> dict:
         progress=not args.quiet,
     )
     save_policy(policy, tokenizer, args.out / "policy")
-    after = run.evaluate(1024).as_dict()
-    describe(after)
+    after = run.evaluate(args.problems).as_dict() if args.problems else {}
+    if after:
+        describe(after)
     print(f"Policy: {args.out / 'policy'}")
     return after | {"tokens": run.tokens, "steps": run.step, "seconds": round(run.seconds, 2)}
 
@@ -202,12 +185,7 @@ def run_evaluate(args: argparse.Namespace) -> dict:
     task, (policy, tokenizer) = task_of(args), start(args)
     if args.checkpoint:
         weights = load_checkpoint(args.checkpoint)["models"]
-        try:
-            Models(policy).trainable().load_state_dict(
-                {name: value for name, value in weights.items() if name.startswith("policy.")}
-            )
-        except RuntimeError as error:
-            raise InputError(f"{args.checkpoint} belongs to a model of another shape than --policy") from error
+        Models(policy).load({name: value for name, value in weights.items() if name.startswith("policy.")})
     result = evaluate(
         policy,
         tokenizer,
@@ -289,6 +267,9 @@ def main(argv: list[str] | None = None) -> int:
     except TrainingDiverged as error:
         print(f"stopped: {error}", file=sys.stderr)
         return DIVERGED
+    except torch.cuda.OutOfMemoryError:
+        print("error: the GPU's memory is full: fewer --rows-a-pass, --prompts or --max-new-tokens", file=sys.stderr)
+        return BAD_INPUT
     except KeyboardInterrupt:
         print("interrupted; --resume goes on from the last checkpoint", file=sys.stderr)
         return INTERRUPTED

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import torch
 
 from grpo_teach.errors import InputError
-from grpo_teach.rollout import sample
+from grpo_teach.rollout import rows_a_pass, sample
 
 __all__ = ["Evaluation", "evaluate", "pass_at_k", "wilson_interval"]
 
@@ -120,7 +120,8 @@ def evaluate(
         raise InputError(f"temperature must be above 0 and finite, got {temperature}")
     asked = task.test_set(problems)
     right, lengths, thinking = [], [], []
-    batch = max(1, ROWS_A_CALL // samples)
+    # Sampling keeps no activations, so it has room for several scoring passes' rows.
+    batch = max(1, min(ROWS_A_CALL, 8 * rows_a_pass(policy)) // samples)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for start in range(0, problems, batch):

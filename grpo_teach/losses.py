@@ -5,6 +5,7 @@ unreduced [B, T] ``token_loss`` to be minimised; :func:`aggregate` alone turns i
 """
 
 import torch
+from torch.utils.checkpoint import checkpoint
 
 
 def token_logprobs(logits: torch.Tensor, token_ids: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
@@ -29,6 +30,36 @@ def token_logprobs(logits: torch.Tensor, token_ids: torch.Tensor, temperature: f
     scaled = logits / temperature
     chosen = scaled.gather(-1, token_ids.unsqueeze(-1)).squeeze(-1)
     return chosen - scaled.logsumexp(dim=-1)
+
+
+def chunked_token_logprobs(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    token_ids: torch.Tensor,
+    chunk: int = 256,
+    temperature: float = 1.0,
+) -> torch.Tensor:
+    """:func:`token_logprobs` without the [B, T, V] logits, which for a large vocabulary outweigh the model.
+
+    ``logprobs[b, t] = token_logprobs(weight @ hidden[b, t], token_ids[b, t], temperature)``, ``chunk`` tokens at a
+    time. The backward pass makes each chunk's logits again, so it never holds more of them either.
+
+    Args:
+        hidden: [B, T, D], aligned: ``hidden[:, t]`` is what the model knows before it emits ``token_ids[:, t]``.
+        weight: [V, D], the model's output embedding.
+        token_ids: [B, T] integers.
+        chunk: tokens; ``4 * chunk * V`` bytes is one float32 copy of a chunk's logits.
+        temperature: of the sampler.
+    Returns:
+        [B, T] in nats, float32 or wider, with gradient.
+    Source: after cut cross-entropy (arXiv 2411.09009), whose kernel does without even the chunk's logits.
+    """
+
+    def one_chunk(hidden, token_ids):
+        return token_logprobs(hidden @ weight.T, token_ids, temperature)
+
+    chunks = zip(hidden.flatten(0, 1).split(chunk), token_ids.flatten().split(chunk), strict=True)
+    return torch.cat([checkpoint(one_chunk, *part, use_reentrant=False) for part in chunks]).view(token_ids.shape)
 
 
 def policy_gradient_loss(logprobs: torch.Tensor, advantages: torch.Tensor) -> torch.Tensor:

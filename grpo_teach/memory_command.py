@@ -4,40 +4,18 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import logging
 import re
 from pathlib import Path
 
-from transformers import AutoConfig
-
-from grpo_teach.errors import InputError
+from grpo_teach.large import model_config
 from grpo_teach.memory import TERMS, Ledger, Setup, Shape, changes, nearest, predict
 from grpo_teach.records import manifest, output_folder, write_json
 
-__all__ = ["flags", "model_config", "run"]
+__all__ = ["flags", "run"]
 
-CONFIGS = Path(__file__).parent / "data" / "configs"
 GIB = 2**30
 UNITS = {"GiB": 2**30, "MiB": 2**20, "GB": 10**9, "MB": 10**6}
 GROUPS, LENGTHS = (2, 4, 8, 16, 32, 64), (128, 256, 512, 1024, 2048, 4096)
-
-
-def model_config(name: str):
-    """The config of a model: a shipped one (``llama-3.2-1b``, ``qwen2.5-1.5b``), a folder's, or one from the Hub.
-
-    Raises:
-        InputError: if there is none to be had.
-    """
-    hub = logging.getLogger("huggingface_hub")
-    level = hub.level
-    hub.setLevel(logging.ERROR)  # without network it would announce each of its attempts
-    try:
-        return AutoConfig.from_pretrained(CONFIGS / name if (CONFIGS / name).is_dir() else name)
-    except Exception as error:  # transformers and the Hub's client raise their own kinds
-        reason, shipped = str(error).strip().split("\n")[0], ", ".join(sorted(path.name for path in CONFIGS.iterdir()))
-        raise InputError(f"no config of {name!r} (shipped are {shipped}): {reason}") from error
-    finally:
-        hub.setLevel(level)
 
 
 def size(text: str) -> int:
@@ -87,16 +65,18 @@ def run(args: argparse.Namespace) -> dict:
 
 
 def table(ledger: Ledger) -> str:
-    """One row a term: GiB, its share of the peak, its formula. A term that has gone by then is in brackets."""
-    rows, at_peak, total = [f"{'':13}{'GiB':>8}{'share':>8}"], ledger.moments[ledger.peak], ledger.terms["total"]
+    """One row a term: GiB, its share of the peak, its formula. A term that is not alive at the peak has no share."""
+    at_peak, total = ledger.moments[ledger.peak], ledger.terms["total"]
+    rows = [f"{'':13}{'GiB':>8}{'share':>8}"]
     for term in TERMS:
-        there = at_peak.get(term, 0)
-        share = f"{there / total:8.1%}" if there or not ledger.terms[term] else f"{'(gone)':>8}"
-        rows.append(f"{term:13}{(there or ledger.terms[term]) / GIB:8.3f}{share}   {ledger.lines[term].formula}")
+        alive = at_peak.get(term, 0)
+        share = f"{alive / total:8.1%}" if alive else f"{'-':>8}"
+        formula = ledger.written[ledger.peak].get(term, term)
+        formula = ledger.lines[term].formula if formula == term else formula
+        rows.append(f"{term:13}{(alive or ledger.terms[term]) / GIB:8.3f}{share}   {formula}")
+    phases = ", ".join(f"{phase} {most / GIB:.3f}" for phase, most in ledger.phases.items())
     rows.append(f"{'peak':13}{total / GIB:8.3f}{1:8.1%}   in {': '.join(ledger.peak)}")
-    return "\n".join(
-        [*rows, "phases: " + ", ".join(f"{phase} {most / GIB:.3f}" for phase, most in ledger.phases.items())]
-    )
+    return "\n".join([*rows, f"phases: {phases} GiB; - is not alive at the peak"])
 
 
 def advice(setup: Setup, limit: int) -> str:
@@ -106,8 +86,8 @@ def advice(setup: Setup, limit: int) -> str:
         return predict(setup).terms["total"]
 
     spare = limit - peak(setup)
-    rows = [f"{'fits' if spare >= 0 else 'does not fit'} in {limit / GIB:.3f} GiB: {abs(spare) / GIB:.3f} GiB "]
-    rows[0] += "to spare" if spare >= 0 else "too much"
+    fits, left = ("fits", "to spare") if spare >= 0 else ("does not fit", "too much")
+    rows = [f"{fits} in {limit / GIB:.3f} GiB: {abs(spare) / GIB:.3f} GiB {left}"]
     peaks = {
         (group, length): peak(dataclasses.replace(setup, group_size=group, max_new_tokens=length))
         for group in GROUPS

@@ -15,8 +15,8 @@ from transformers.utils import logging as transformers_logging
 
 from grpo_teach.errors import InputError
 
-__all__ = ["Critic", "Models", "frozen_copy", "load_base", "load_policy", "save_policy"]
-__all__ += ["tiny_policy", "tiny_tokenizer"]
+__all__ = ["Critic", "Models", "adapted_layers", "frozen_copy", "load_base", "load_policy", "save_policy"]
+__all__ += ["shared_copy", "tiny_policy", "tiny_tokenizer"]
 
 BASES = Path(__file__).parent / "data"
 
@@ -101,26 +101,53 @@ def load_policy(path: str | Path):
     return policy.eval(), tokenizer
 
 
+def shared_copy(module: nn.Module) -> nn.Module:
+    """A copy with its own of what learns, and the very tensors of what is frozen.
+
+    Beside an adapter that is nearly everything, 4-bit weights with their scales included, so it costs a few MB.
+    """
+    frozen = [tensor for tensor in (*module.parameters(), *module.buffers()) if not tensor.requires_grad]
+    frozen += [part.quant_state for part in module.modules() if hasattr(part, "quant_state")]
+    return copy.deepcopy(module, {id(thing): thing for thing in frozen})
+
+
+def adapted_layers(module: nn.Module) -> list[str]:
+    """Names of the layers that an adapter of peft wraps."""
+    return [name for name, part in module.named_modules() if hasattr(part, "base_layer")]
+
+
 def frozen_copy(policy: nn.Module) -> nn.Module:
-    """A copy that never learns: the reference policy."""
-    return copy.deepcopy(policy).requires_grad_(False).eval()
+    """A copy that never learns, the reference policy: the policy without its adapter, if it has one.
+
+    Beside an adapter it shares the policy's frozen weights.
+    """
+    reference = shared_copy(policy)
+    for name in adapted_layers(reference):
+        parent, _, child = name.rpartition(".")
+        setattr(reference.get_submodule(parent), child, reference.get_submodule(name).base_layer)
+    return reference.requires_grad_(False).eval()
 
 
 class Critic(nn.Module):
     """Predicts the return from each token on, in units of reward.
 
     ``kind="shared"`` is a linear value head on the policy's own last hidden state, so that both learn one trunk;
-    ``kind="separate"`` is a copy of the policy's trunk with a head of its own: a second model of the same size.
+    ``kind="separate"`` is a copy of the policy's trunk with a head of its own: a second model of the same size;
+    ``kind="lora"``, for a policy with an adapter, shares the trunk's frozen weights and copies only the adapter.
     The head starts at 0, so that with ``lam=1`` the first advantages are the plain returns.
     Source: Ouyang et al. (arXiv 2203.02155) for the separate critic; book Eq. (4.6).
     """
 
     def __init__(self, policy: nn.Module, kind: str = "shared"):
         super().__init__()
-        if kind not in ("shared", "separate"):
-            raise InputError(f"critic must be 'shared' or 'separate', got {kind!r}")
-        self.trunk = copy.deepcopy(policy.get_decoder()) if kind == "separate" else None
-        self.head = nn.Linear(policy.config.hidden_size, 1)
+        if kind not in ("shared", "lora", "separate"):
+            raise InputError(f"critic must be 'shared', 'lora' or 'separate', got {kind!r}")
+        if kind == "lora" and not adapted_layers(policy):
+            raise InputError("a critic of kind 'lora' needs a policy with an adapter: method lora or qlora")
+        self.trunk = None
+        if kind != "shared":
+            self.trunk = (shared_copy if kind == "lora" else copy.deepcopy)(policy.get_decoder())
+        self.head = nn.Linear(policy.config.hidden_size, 1, device=policy.device)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
@@ -140,11 +167,28 @@ class Models:
     reference: nn.Module | None = None
 
     @classmethod
-    def build(cls, policy: nn.Module, critic: str | None = None) -> Models:
+    def build(cls, policy: nn.Module, critic: str | None = None, reference: bool = True) -> Models:
         """The policy, a frozen copy of it as reference, and a critic of the given kind (None: no critic)."""
-        return cls(policy, Critic(policy, critic) if critic else None, frozen_copy(policy))
+        return cls(policy, Critic(policy, critic) if critic else None, frozen_copy(policy) if reference else None)
 
     def trainable(self) -> nn.ModuleDict:
         """The modules that learn, by name."""
         modules = {"policy": self.policy, "critic": self.critic}
         return nn.ModuleDict({name: module for name, module in modules.items() if module is not None})
+
+    def learnt(self) -> dict[str, torch.Tensor]:
+        """What training changes, by name, without gradient: every weight, or beside an adapter only the adapter's."""
+        named = self.trainable().named_parameters(remove_duplicate=False)  # tied weights under both names
+        return {name: weight.detach() for name, weight in named if weight.requires_grad}
+
+    def load(self, learnt: dict[str, torch.Tensor]) -> None:
+        """Take up what :meth:`learnt` gave.
+
+        Raises:
+            InputError: if it belongs to other models.
+        """
+        mine = self.learnt()
+        if {name: w.shape for name, w in mine.items()} != {name: w.shape for name, w in learnt.items()}:
+            raise InputError("the checkpoint's weights belong to a model of another shape")
+        for name, weight in mine.items():
+            weight.copy_(learnt[name])

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
-from grpo_teach.losses import token_logprobs
+from grpo_teach.losses import chunked_token_logprobs, token_logprobs
 
 ROWS_A_PASS = 64  # rows scored in one forward pass: sorted by length, so that short rows carry little padding
+LOGITS_AT_ONCE = 2**25  # more than these are made in chunks: 128 MiB in float32
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,9 @@ def _positions(mask: torch.Tensor) -> torch.Tensor:
 
 
 def _encode_prompts(tokenizer, prompts: list[str], device) -> tuple[torch.Tensor, torch.Tensor]:
-    encoded = tokenizer(prompts, padding=True, padding_side="left", return_tensors="pt")
+    # A chat template writes the BOS itself; a second one would be a text that the model has never seen.
+    begun = tokenizer.bos_token is not None and prompts[0].startswith(tokenizer.bos_token)
+    encoded = tokenizer(prompts, padding=True, padding_side="left", add_special_tokens=not begun, return_tensors="pt")
     return encoded["input_ids"].to(device), encoded["attention_mask"].to(device)
 
 
@@ -144,7 +149,8 @@ def sample(
         running, drawn = running[going_on], branch[going_on] * logits.shape[-1] + ids[going_on, 0]
         tips, branch = torch.unique(drawn, return_inverse=True)
         stems, ids = tips // logits.shape[-1], tips % logits.shape[-1]
-        cache.batch_select_indices(stems)
+        if not torch.equal(stems, torch.arange(len(logits), device=stems.device)):
+            cache.batch_select_indices(stems)  # a copy of the whole cache
         seen = torch.cat([seen[stems], seen.new_ones(len(stems), 1)], dim=1)
         logits = policy(
             input_ids=ids.unsqueeze(1),
@@ -187,9 +193,14 @@ def _distinct(rollouts: Rollouts) -> tuple[Rollouts, torch.Tensor]:
     return rollouts[one_of_each], which
 
 
-def _passes(rollouts: Rollouts) -> Iterator[tuple[torch.Tensor, Rollouts]]:
+def rows_a_pass(policy: nn.Module) -> int:
+    """How many rows of this policy are scored in one forward pass; a large one carries its own number."""
+    return getattr(policy, "rows_a_pass", ROWS_A_PASS)
+
+
+def _passes(rollouts: Rollouts, size: int) -> Iterator[tuple[torch.Tensor, Rollouts]]:
     """Split the rows into forward passes of similar length."""
-    for rows in rollouts.lengths.argsort(stable=True).split(ROWS_A_PASS):
+    for rows in rollouts.lengths.argsort(stable=True).split(size):
         yield rows, rollouts[rows].trimmed()
 
 
@@ -204,6 +215,23 @@ def _hidden_states(decoder: nn.Module, rollouts: Rollouts) -> torch.Tensor:
     return hidden[:, rollouts.prompt_ids.shape[1] - 1 :]
 
 
+def _one_pass(policy, critic, part: Rollouts, temperature) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Log-probs [b, t] and values [b, t] of rows that fit in one forward pass."""
+    padding, head = part.mask == 0, policy.get_output_embeddings()
+    hidden = _hidden_states(policy.get_decoder(), part)
+    chunk = max(1, LOGITS_AT_ONCE // policy.config.vocab_size)
+    if part.mask.numel() > chunk:
+        logprobs = chunked_token_logprobs(hidden, head.weight, part.completion_ids, chunk, temperature)
+    else:
+        logprobs = token_logprobs(head(hidden), part.completion_ids, temperature)
+    logprobs = logprobs.masked_fill(padding, 0.0)
+    if critic is None:
+        return logprobs, None
+    hidden = hidden if critic.trunk is None else _hidden_states(critic.trunk, part)
+    values = critic.head(hidden.to(critic.head.weight.dtype))
+    return logprobs, values.squeeze(-1).float().masked_fill(padding, 0.0)
+
+
 def _score(policy, rollouts, temperature, needed=None, critic=None) -> tuple[torch.Tensor, torch.Tensor]:
     logprobs, values = rollouts.old_logprobs.clone(), torch.zeros_like(rollouts.old_logprobs)
     rows = torch.arange(len(rollouts), device=rollouts.mask.device)
@@ -213,14 +241,16 @@ def _score(policy, rollouts, temperature, needed=None, critic=None) -> tuple[tor
         return logprobs, values
     distinct, which = _distinct(rollouts[rows])
     new_logprobs, new_values = torch.zeros_like(distinct.mask), torch.zeros_like(distinct.mask)
-    for some, part in _passes(distinct):
-        padding, longest = part.mask == 0, part.mask.shape[1]
-        hidden = _hidden_states(policy.get_decoder(), part)
-        part_logprobs = token_logprobs(policy.get_output_embeddings()(hidden), part.completion_ids, temperature)
-        new_logprobs[some, :longest] = part_logprobs.masked_fill(padding, 0.0)
+    size = rows_a_pass(policy)
+    # A recomputed pass keeps no activations, so the backward pass holds those of one pass at a time.
+    recompute = getattr(policy, "recompute_passes", False) and torch.is_grad_enabled() and len(distinct) > size
+    one_pass = partial(checkpoint, _one_pass, use_reentrant=False) if recompute else _one_pass
+    for some, part in _passes(distinct, size):
+        longest = part.mask.shape[1]
+        part_logprobs, part_values = one_pass(policy, critic, part, temperature)
+        new_logprobs[some, :longest] = part_logprobs
         if critic is not None:
-            hidden = hidden if critic.trunk is None else _hidden_states(critic.trunk, part)
-            new_values[some, :longest] = critic.head(hidden).squeeze(-1).float().masked_fill(padding, 0.0)
+            new_values[some, :longest] = part_values
     logprobs[rows], values[rows] = new_logprobs[which], new_values[which]
     return logprobs, values
 

@@ -22,6 +22,17 @@ from grpo_teach.rollout import sample, score
 KL_ROWS = 16  # rows of each batch on which the distance to the base is monitored
 
 
+def adamw(parameters, learning_rate: float) -> torch.optim.Optimizer:
+    """AdamW of torch, two float32 states a parameter, without weight decay."""
+    return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0, fused=True)
+
+
+def _fingerprint(policy) -> str:
+    """Seven digits of the sum of all weights' sizes, a piece at a time: one large weight in float64 is gigabytes."""
+    pieces = (piece for p in policy.parameters() for piece in p.detach().flatten().split(2**24))
+    return f"{sum(float(piece.double().abs().sum()) for piece in pieces):.7g}"
+
+
 @dataclass
 class Trainer:
     """Everything one run carries from step to step; ``history`` holds one row of metrics a step."""
@@ -32,6 +43,7 @@ class Trainer:
     algorithm: object
     config: object
     seed: int = 0
+    make_optimizer: Callable = adamw
     step: int = 0
     tokens: int = 0
     seconds: float = 0.0
@@ -40,10 +52,13 @@ class Trainer:
     def __post_init__(self):
         records.seed_everything(self.seed)
         # The reference is the policy that the run starts from, so a run resumed from another would be another run.
-        self.start = f"{sum(float(p.detach().double().abs().sum()) for p in self.models.policy.parameters()):.7g}"
+        self.start = _fingerprint(self.models.policy)
         self.prompt_generator = torch.Generator().manual_seed(self.seed)  # its state is the position in the data
         self.parameters = [p for p in self.models.trainable().parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=self.config.learning_rate, weight_decay=0.0, fused=True)
+        self.optimizer = self.make_optimizer(self.parameters, self.config.learning_rate)
+        # float16 reaches no lower than 6e-8: gradients on their way back are scaled up, and down before the step.
+        policy = self.models.policy
+        self.scaler = torch.amp.GradScaler(policy.device.type, enabled=policy.dtype == torch.float16)
 
     def train_step(self) -> dict:
         """Sample one batch, reward it, update on it. Returns the step's metrics."""
@@ -71,19 +86,22 @@ class Trainer:
             # Minus the mean log-prob of what was sampled: an unbiased estimate, nats a token.
             "entropy": -float(rollouts.old_logprobs.sum() / rollouts.tokens),
             "mixed_groups": float((rewards.max(dim=1).values > rewards.min(dim=1).values).float().mean()),
-            "kl": self._kl_to_reference(rollouts),
+            **self._kl_to_reference(rollouts),
             "loss": 0.0,
             "grad_norm": 0.0,
         }
-        self.models.policy.train()
+        self.models.trainable().train()
         for loss, metrics in self.algorithm.update(self.models, rollouts, rewards, config):
             self._must_be_finite("loss", float(loss.detach()))
             self.optimizer.zero_grad()
             if loss.requires_grad:  # a batch of equal rewards has nothing to teach: no row was scored
-                loss.backward()
+                self.scaler.scale(loss).backward()
+                self.scaler.unscale_(self.optimizer)
                 grad_norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, config.max_grad_norm))
-                self._must_be_finite("gradient", grad_norm)
-                self.optimizer.step()
+                if not self.scaler.is_enabled() or self.scaler.get_scale() < 1:
+                    self._must_be_finite("gradient", grad_norm)
+                self.scaler.step(self.optimizer)  # skips an overflown gradient; the scale is then halved
+                self.scaler.update()
                 self._must_be_finite("weights' sum", float(sum(p.detach().sum() for p in self.parameters)))
                 row |= {"loss": float(loss.detach()), "grad_norm": grad_norm}
             row |= metrics
@@ -94,11 +112,13 @@ class Trainer:
         return row
 
     @torch.no_grad()
-    def _kl_to_reference(self, rollouts) -> float:
-        """Mean k3 to the reference, nats a token, on evenly spaced rows of the batch."""
+    def _kl_to_reference(self, rollouts) -> dict[str, float]:
+        """Mean k3 to the reference, nats a token, on evenly spaced rows of the batch; nothing without a reference."""
+        if self.models.reference is None:
+            return {}
         part = rollouts[torch.arange(0, len(rollouts), max(1, len(rollouts) // KL_ROWS))]
         k3 = kl_k3(part.old_logprobs, score(self.models.reference, part, self.config.temperature))
-        return float((k3 * part.mask).sum() / part.mask.sum())
+        return {"kl": float((k3 * part.mask).sum() / part.mask.sum())}
 
     def _must_be_finite(self, quantity: str, value: float) -> None:
         if not math.isfinite(value):
@@ -107,7 +127,8 @@ class Trainer:
     def identity(self) -> dict:
         """What must be the same for a run to be the same run."""
         run = {"algorithm": self.algorithm.label, "task": repr(self.task), "seed": self.seed}
-        return run | {"starting_weights": self.start} | dataclasses.asdict(self.config)
+        run |= {"starting_weights": self.start, "optimizer": self.make_optimizer.__name__}
+        return run | dataclasses.asdict(self.config)
 
     def state(self) -> dict:
         """Everything a later process needs to go on as if nothing had happened."""
@@ -116,8 +137,9 @@ class Trainer:
             "tokens": self.tokens,
             "seconds": self.seconds,
             "history": self.history,
-            "models": self.models.trainable().state_dict(),
+            "models": self.models.learnt(),
             "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
             "random": records.random_states(),
             "prompts": self.prompt_generator.get_state(),
             "config": self.identity(),
@@ -133,8 +155,9 @@ class Trainer:
         differing = sorted(k for k in mine.keys() | state["config"].keys() if mine.get(k) != state["config"].get(k))
         if differing:
             raise InputError(f"the checkpoint was made with other settings: {', '.join(differing)}")
-        self.models.trainable().load_state_dict(state["models"])
+        self.models.load(state["models"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
         self.step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
         self.history = list(state["history"])
         self.prompt_generator.set_state(state["prompts"])
@@ -156,6 +179,8 @@ def train(
     steps: int | None = None,
     tokens: int | None = None,
     seed: int = 0,
+    optimizer: Callable = adamw,
+    reference: bool = True,
     out: str | Path | None = None,
     resume: bool = False,
     checkpoint_every: int = 10,
@@ -173,6 +198,9 @@ def train(
         config: that algorithm's settings.
         steps, tokens: the run ends when either is reached; one must be given.
         seed: of prompts, sampling and shuffles.
+        optimizer: makes one from the parameters and the learning rate: :func:`adamw`, or
+            :func:`grpo_teach.large.adamw8bit`.
+        reference: False saves the frozen copy where nothing but the monitored ``kl`` needs it.
         out: folder for ``metrics.jsonl``, ``manifest.json``, ``checkpoint.pt``; None writes nothing.
         resume: go on from ``out/checkpoint.pt`` if there is one.
         checkpoint_every: steps between checkpoints.
@@ -189,9 +217,11 @@ def train(
     """
     if steps is None and tokens is None:
         raise InputError("say when to stop: give steps or tokens")
+    if not reference and (getattr(config, "beta", 0) or getattr(config, "kl_coefficient", 0)):
+        raise InputError("a KL term needs the reference: keep it, or set the term's weight to 0")
     folder = records.output_folder(out) if out is not None else None
-    models = Models.build(policy, critic=getattr(config, "critic", None))
-    trainer = Trainer(models, tokenizer, task, algorithm, config, seed)
+    models = Models.build(policy, getattr(config, "critic", None), reference)
+    trainer = Trainer(models, tokenizer, task, algorithm, config, seed, optimizer)
     checkpoint = folder / "checkpoint.pt" if folder else None
     if resume and checkpoint and checkpoint.exists():
         trainer.restore(records.load_checkpoint(checkpoint))
@@ -217,7 +247,7 @@ def train(
                 log.write(row)
             for callback in callbacks:
                 callback(row)
-            bar.set_postfix({name: f"{row[name]:.3g}" for name in ("reward", "length", "kl")})
+            bar.set_postfix({name: f"{row[name]:.3g}" for name in ("reward", "length", "kl") if name in row})
             bar.update((trainer.step if steps else trainer.tokens) - bar.n)
             if checkpoint and (trainer.step % checkpoint_every == 0 or finished()):
                 records.save_checkpoint(checkpoint, trainer.state())

@@ -46,6 +46,11 @@ LOSSES = [
     ("chosen - scaled.logsumexp(dim=-1)", "chosen - logits.logsumexp(dim=-1)"),
     ("chosen - scaled.logsumexp(dim=-1)", "chosen - scaled.exp().sum(dim=-1).log()"),
     ("logits = logits.float()", "logits = logits * 1"),
+    ("token_logprobs(head(hidden), token_ids, temperature)", "token_logprobs(head(hidden), token_ids)"),
+    (
+        "token_logprobs(head(hidden), token_ids, temperature)",
+        "token_logprobs(head(hidden.detach()), token_ids, temperature)",
+    ),
     ("return -advantages.detach() * logprobs", "return advantages.detach() * logprobs"),
     ("return -advantages.detach() * logprobs", "return -advantages * logprobs"),
     ("ratio = torch.exp(logprobs - old_logprobs.detach())", "ratio = torch.exp(old_logprobs.detach() - logprobs)"),
@@ -117,10 +122,12 @@ ROLLOUT = [
     ("hidden[:, rollouts.prompt_ids.shape[1] - 1 :]", "hidden[:, rollouts.prompt_ids.shape[1] - 2 : -1]"),
     ("hidden[:, rollouts.prompt_ids.shape[1] - 1 :]", "hidden[:, -rollouts.mask.shape[1] :].roll(-1, 1)"),
     ("part.completion_ids, temperature)", "part.completion_ids)"),
-    ("part_logprobs.masked_fill(padding, 0.0)", "part_logprobs"),
+    ("logprobs = logprobs.masked_fill(padding, 0.0)", "logprobs = logprobs"),
     ("new_logprobs[some, :longest]", "new_logprobs[some.sort().values, :longest]"),
     ("hidden if critic.trunk is None else _hidden_states(critic.trunk, part)", "hidden"),
-    ("critic.head(hidden)", "critic.head(hidden.roll(1, 1))"),
+    ("critic.head(hidden.to(", "critic.head(hidden.roll(1, 1).to("),
+    ("if not torch.equal(stems,", "if len(stems) != len(logits) and not torch.equal(stems,"),
+    ("(hidden, head, part.completion_ids, temperature, chunk)", "(hidden, head, part.completion_ids, 1.0, chunk)"),
     (".float().masked_fill(padding, 0.0)", ".float()"),
 ]
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from grpo_teach import (
+    chunked_token_logprobs,
     clipped_policy_loss,
     kl_k1,
     kl_k2,
@@ -60,6 +61,24 @@ def test_token_logprobs_keep_float64():
     assert token_logprobs(torch.randn(1, 2, 3, dtype=torch.float64), torch.zeros(1, 2, dtype=torch.long)).dtype == (
         torch.float64
     )
+
+
+@pytest.mark.parametrize("chunk", [1, 5, 21, 1000])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_chunked_logprobs_are_the_plain_ones_with_the_same_gradient(chunk, dtype):
+    head = torch.nn.Linear(8, 11, bias=False).to(dtype)
+    hidden = torch.randn(3, 7, 8, dtype=dtype, requires_grad=True)
+    ids, weights = torch.randint(11, (3, 7)), torch.randn(3, 7)
+
+    def outcome(logprobs):
+        return logprobs, *torch.autograd.grad((weights * logprobs).sum(), [hidden, head.weight])
+
+    plain = outcome(token_logprobs(head(hidden), ids, 0.7))
+    chunked = outcome(chunked_token_logprobs(hidden, head.weight, ids, chunk, 0.7))
+    assert chunked[0].dtype == (torch.float32 if dtype == torch.bfloat16 else dtype)
+    close = {"rtol": 0, "atol": 1e-12} if dtype == torch.float64 else {"rtol": 0.02, "atol": 0.02}
+    for a, b in zip(plain, chunked, strict=True):
+        torch.testing.assert_close(a, b, **close)
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])

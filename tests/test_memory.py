@@ -7,8 +7,8 @@ import pytest
 from transformers import BertConfig, GPT2Config
 
 from grpo_teach import InputError
+from grpo_teach.large import model_config
 from grpo_teach.memory import CHANGES, STAYING, TERMS, Setup, Shape, changes, nearest, predict
-from grpo_teach.memory_command import model_config
 
 GIB = 2**30
 SHAPES = {name: Shape.of(model_config(name)) for name in ("llama-3.2-1b", "qwen2.5-1.5b")}
@@ -122,12 +122,12 @@ def test_what_waits_for_the_backward():
     assert value("waiting", checkpointing=False, **rows) == one_pass
     # One pass has its gradients come while its activations go; several meet them.
     full = {"method": "full", "prompts": 1, "group_size": 4, "dtype": "float32"}
-    last, gradients = ("update", "the last layer"), value("gradients", **full)
-    assert ledger(**full).moments[last]["gradients"] == 4 * 128_256 * 2048
-    assert ledger(**full).moments["update", "a later layer"]["gradients"] == gradients
+    moments, gradients = ledger(**full).moments, value("gradients", **full)
+    assert moments["update", "first pass, a layer"]["gradients"] == 4 * 128_256 * 2048
+    assert moments["update", "later pass, a layer"]["gradients"] == gradients
     # A second trunk waits beside the first.
     second = {"algorithm": "ppo", "critic": "lora"}
-    at = ledger(**second).moments["update", "the critic's last layer"]["activations"]
+    at = ledger(**second).moments["update", "later pass, the critic's trunk"]["activations"]
     assert at == value("waiting", **second) + value("activations", **second)
 
 

@@ -78,6 +78,20 @@ def test_a_sampled_pad_token_before_the_end_is_a_real_token(policy, tokenizer):
     assert (rollouts.old_logprobs[pads] < 0).all()
 
 
+def test_a_prompt_that_ends_while_another_branches_leaves_it_its_own_past(policy, tokenizer):
+    # Two texts before and two after, but not the same two: the cache must follow.
+    for seed in range(1000):
+        torch.manual_seed(seed)
+        rollouts = sample(policy, tokenizer, PROMPTS[:2], group_size=2, max_new_tokens=4)
+        first = rollouts.completion_ids[:, 0].reshape(2, 2)
+        over = (first == tokenizer.eos_token_id).sum(dim=1)
+        if over.tolist() in ([0, 2], [2, 0]) and len(set(first[over == 0].flatten().tolist())) == 2:
+            break
+    else:
+        raise AssertionError("this should have happened")
+    torch.testing.assert_close(score(policy, rollouts), rollouts.old_logprobs, **CLOSE)
+
+
 def exact_shares(policy, tokenizer, prompt, temperature):
     """[V * V] probability of each pair of first tokens, and [V] of each first token; nothing follows the end."""
     prompt_ids, n = tokenizer(prompt)["input_ids"], len(tokenizer)
@@ -174,6 +188,17 @@ def test_the_split_into_passes_changes_nothing(policy, rollouts, monkeypatch, ro
     whole = score(policy, rollouts)
     monkeypatch.setattr("grpo_teach.rollout.ROWS_A_PASS", rows_a_pass)
     torch.testing.assert_close(score(policy, rollouts), whole, **CLOSE)
+
+
+@pytest.mark.parametrize("logits", [1, 200, 3000])
+def test_making_the_logits_in_chunks_changes_nothing(policy, rollouts, monkeypatch, logits):
+    weights, found = torch.randn_like(rollouts.mask), []
+    for limit in (2**25, logits):
+        monkeypatch.setattr("grpo_teach.rollout.LOGITS_AT_ONCE", limit)
+        scored = score(policy, rollouts, 0.7)
+        found.append([scored, *gradients(policy, (weights * scored).sum())])
+    for whole, chunked in zip(*found, strict=True):
+        torch.testing.assert_close(chunked, whole, rtol=1e-4, atol=1e-4)
 
 
 def test_rows_with_zero_advantage_may_be_left_out(policy, rollouts):

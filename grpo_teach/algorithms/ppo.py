@@ -31,7 +31,7 @@ class PPO(Settings):
     kl_coefficient: float = setting(0.0, "beta of the KL reward penalty, reward a nat (InstructGPT: 0.02)")
     value_coefficient: float = setting(0.1, "weight of the value loss (TRL: 0.1)")
     value_clip: float = setting(0.2, "largest useful step of a value, units of reward (TRL: 0.2)")
-    critic: str = setting("shared", "a value head on the policy's trunk, or a separate model", ("shared", "separate"))
+    critic: str = setting("shared", "value head on the trunk, LoRA, or own model", ("shared", "lora", "separate"))
 
 
 def kl_penalised_rewards(models, rollouts, rewards, config: PPO):

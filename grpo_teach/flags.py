@@ -1,0 +1,72 @@
+"""Flags of the command line that stand for fields and arguments elsewhere: settings, and a large model's options."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+
+from grpo_teach.algorithms import ALGORITHMS
+from grpo_teach.errors import InputError
+from grpo_teach.large import DTYPES, NEEDS, SHAPES, adamw8bit, load_large
+from grpo_teach.train import adamw
+
+__all__ = ["OPTIMIZERS", "chosen_model", "given_settings", "model_flags", "settings_flags"]
+
+OPTIMIZERS = {"adamw": adamw, "adamw8bit": adamw8bit}
+OPTIONS = {
+    "method": {"choices": list(NEEDS), "help": "all weights, an adapter, or one beside 4-bit weights (default qlora)"},
+    "dtype": {"choices": DTYPES, "help": "default auto: bfloat16, or float16 where the card has none"},
+    "device": {"choices": ("auto", "cpu", "cuda"), "help": "default auto: a GPU if there is one"},
+    "rank": {"type": int, "metavar": "INT", "help": "of the adapter (default 16)"},
+    "rows_a_pass": {"type": int, "metavar": "INT", "help": "rows scored at once: memory against speed (default 4)"},
+    "random_weights": {"action": "store_true", "help": "the model's shape alone: no download, and no sense"},
+}
+
+
+def settings_flags(parser: argparse.ArgumentParser) -> None:
+    """One flag for each setting of any algorithm, with the text that stands beside the field."""
+    known = {}
+    for name, algorithm in ALGORITHMS.items():
+        for field in dataclasses.fields(algorithm.Settings):
+            known.setdefault(field.name, (field, []))[1].append((name, field.default))
+    group = parser.add_argument_group("settings")
+    for name, (field, owners) in known.items():
+        if len({default for _, default in owners}) == 1:
+            default = f"default {field.default}"
+        else:
+            default = "default " + ", ".join(f"{owner} {value}" for owner, value in owners)
+        only = "" if len(owners) == len(ALGORITHMS) else f"{', '.join(owner for owner, _ in owners)} only; "
+        group.add_argument(
+            "--" + name.replace("_", "-"),
+            type=type(field.default),
+            choices=field.metadata["choices"] or None,
+            default=argparse.SUPPRESS,
+            metavar=None if field.metadata["choices"] else type(field.default).__name__.upper(),
+            help=f"{field.metadata['meaning']} ({only}{default})".replace("%", "%%"),
+        )
+
+
+def given_settings(args: argparse.Namespace) -> dict:
+    """Those of them that were given."""
+    names = {field.name for a in ALGORITHMS.values() for field in dataclasses.fields(a.Settings)}
+    return {name: value for name, value in vars(args).items() if name in names}
+
+
+def model_flags(parser: argparse.ArgumentParser) -> None:
+    """``--model``, and a flag for each option of :func:`load_large`."""
+    group = parser.add_argument_group("a large model in place of --policy")
+    group.add_argument("--model", help=f"name on the Hub, folder, or with --random-weights {' or '.join(SHAPES)}")
+    for name, option in OPTIONS.items():
+        group.add_argument("--" + name.replace("_", "-"), default=argparse.SUPPRESS, **option)
+
+
+def chosen_model(args: argparse.Namespace):
+    """``(policy, tokenizer)`` of the flags of :func:`model_flags`, or None without ``--model``."""
+    given = {name: value for name, value in vars(args).items() if name in OPTIONS}
+    if vars(args).get("model") is None:
+        if given:
+            raise InputError(f"--{next(iter(given)).replace('_', '-')} belongs to --model")
+        return None
+    if args.policy:
+        raise InputError("give --model or --policy, not both")
+    return load_large(args.model, **given, seed=args.seed)

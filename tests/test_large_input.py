@@ -1,0 +1,147 @@
+"""What a reader may bring to a large model: tokenizers of every kind, and the errors they meet, one line each."""
+
+import argparse
+import importlib.util
+
+import pytest
+import torch
+from test_large import PROMPTS, SHAPES, tiny
+from tokenizers import processors
+from transformers import AutoTokenizer
+
+from grpo_teach import InputError, large, sample, score
+from grpo_teach.flags import chosen_model, model_flags
+from grpo_teach.large import adamw8bit, load_large, stand_in_tokenizer
+from grpo_teach.policy import save_policy
+
+# Tokenizers -------------------------------------------------------------------------------------------------------
+
+
+def test_the_stand_in_reads_bytes_and_ignores_ids_it_does_not_know():
+    tokenizer = stand_in_tokenizer(128256)
+    text = "Zoë has 3 + 4 apples.\n"
+    ids = tokenizer(text)["input_ids"]
+    assert len(ids) == len(text.encode()) and max(ids) < 258
+    assert tokenizer.batch_decode([[*ids, 100_000, tokenizer.eos_token_id]], skip_special_tokens=True) == [text]
+    chat = tokenizer.apply_chat_template([{"role": "user", "content": "1+1?"}], tokenize=False)
+    assert chat == "user: 1+1?\nassistant: "
+    with pytest.raises(InputError, match="258"):
+        stand_in_tokenizer(257)
+
+
+def test_a_tokenizer_without_pad_pads_with_eos_and_masks_stay_right(tmp_path):
+    policy, tokenizer = tiny(method="full")
+    tokenizer.pad_token = None
+    save_policy(policy, tokenizer, tmp_path)
+    policy, tokenizer = load_large(tmp_path, "full", "float32", "cpu")
+    assert tokenizer.pad_token == tokenizer.eos_token
+    with torch.no_grad():
+        policy.lm_head.weight[tokenizer.eos_token_id] *= 3
+    rollouts = sample(policy, tokenizer, PROMPTS, 16, 12)
+    assert (rollouts.lengths < 12).any() and (rollouts.prompt_mask[0] == 0).any()
+    last = rollouts.completion_ids[torch.arange(32), rollouts.lengths - 1]
+    assert ((last == tokenizer.eos_token_id) | (rollouts.lengths == 12)).all()
+    torch.testing.assert_close(score(policy, rollouts), rollouts.old_logprobs, rtol=0, atol=2e-5)
+
+
+def test_a_prompt_that_brings_its_bos_gets_no_second_one():
+    tokenizer = stand_in_tokenizer(320)
+    tokenizer.add_special_tokens({"bos_token": "<bos>"})
+    bos = tokenizer.bos_token_id
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing("<bos> $A", None, [("<bos>", bos)])
+    policy, _ = tiny(method="full")
+    for prompt in ("hello", "<bos>hello"):
+        ids = sample(policy, tokenizer, [prompt], 1, 1).prompt_ids[0].tolist()
+        assert ids.count(bos) == 1 and ids[0] == bos and len(ids) == 6
+
+
+# Bad input --------------------------------------------------------------------------------------------------------
+
+HUB = {
+    "gated": ("You are trying to access a gated repo.\nMake sure to have access to it at …", "hf auth login"),
+    "no network": ("We couldn't connect to 'https://huggingface.co' to load the files, and …\nCheck …", "no network"),
+    "unknown": ("org/name is not a local folder and is not a valid model identifier listed on …\nIf …", "org/name"),
+}
+
+
+@pytest.mark.parametrize("case", HUB)
+def test_the_hubs_refusals_are_one_line_with_advice(monkeypatch, case):
+    message, advice = HUB[case]
+
+    def refuse(*arguments, **options):
+        raise OSError(message)
+
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", refuse)
+    with pytest.raises(InputError, match="cannot load org/name") as caught:
+        load_large("org/name", "full", device="cpu")
+    assert advice in str(caught.value) and len(str(caught.value).splitlines()) == 1
+
+
+def pretend_card(monkeypatch, capability):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
+
+
+def test_bfloat16_only_where_the_card_has_it(monkeypatch):
+    pretend_card(monkeypatch, (7, 5))
+    assert large._dtype("auto", "cuda", "qlora") == torch.float16
+    with pytest.raises(InputError, match="Tesla T4 has no bfloat16"):
+        load_large("org/name", dtype="bfloat16")
+    with pytest.raises(InputError, match="float16"):  # what auto means here
+        load_large("org/name", "full")
+    pretend_card(monkeypatch, (8, 0))
+    assert large._dtype("auto", "cuda", "qlora") == large._dtype("auto", "cpu", "full") == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    "arguments, word",
+    [
+        ({"model": "llama-3.2-1b"}, "without weights"),
+        ({"model": SHAPES["llama"]}, "without weights"),
+        ({"model": "no/such/folder", "random_weights": True}, "no/such/folder"),
+        ({"model": "x", "method": "dora"}, "dora"),
+        ({"model": "x", "dtype": "int8"}, "int8"),
+        ({"model": "x", "rank": 0}, "rank"),
+        ({"model": "x", "rows_a_pass": 0}, "rows_a_pass"),
+        ({"model": "x", "device": "cuda"}, "no GPU"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_loaded_is_refused_in_one_line(monkeypatch, arguments, word):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match=word) as caught:
+        load_large(**arguments)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_missing_packages_are_named_with_the_cure(monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name in ("peft", "bitsandbytes") else found(name)
+    )
+    with pytest.raises(InputError, match="qlora needs peft and bitsandbytes: pip install peft bitsandbytes"):
+        load_large("x", "qlora")
+    with pytest.raises(InputError, match="pip install bitsandbytes"):
+        adamw8bit([torch.nn.Parameter(torch.zeros(1))], 1e-3)
+
+
+def test_a_tokenizer_without_eos_is_refused(tmp_path):
+    policy, tokenizer = tiny(method="full")
+    tokenizer.eos_token = None
+    save_policy(policy, tokenizer, tmp_path)
+    with pytest.raises(InputError, match="EOS"):
+        load_large(tmp_path, "full", device="cpu")
+
+
+@pytest.mark.parametrize(
+    "line, word",
+    [("--method lora", "--method belongs"), ("--random-weights", "--random-weights"), ("--model x --policy y", "both")],
+)
+def test_flags_that_do_not_go_together_are_refused(line, word):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--policy")
+    model_flags(parser)
+    with pytest.raises(InputError, match=word):
+        chosen_model(parser.parse_args(line.split()))
