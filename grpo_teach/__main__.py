@@ -15,11 +15,11 @@ from grpo_teach.algorithms import ALGORITHMS
 from grpo_teach.compare import compare, table
 from grpo_teach.errors import InputError, TrainingDiverged
 from grpo_teach.evaluate import evaluate
-from grpo_teach.flags import OPTIMIZERS, chosen_model, given_settings, model_flags, settings_flags
+from grpo_teach.flags import OPTIMIZERS, chosen_model, chosen_tokenizer, given_settings, model_flags, settings_flags
 from grpo_teach.policy import Models, load_base, load_policy, save_policy
 from grpo_teach.pretrain import MIXES, pretrain
 from grpo_teach.records import load_checkpoint, manifest, output_folder, write_json
-from grpo_teach.tasks import TASKS, ChainSum, Task
+from grpo_teach.tasks import TASKS, ChainSum, Task, WordProblems
 from grpo_teach.train import train
 
 FINISHED, DIVERGED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -50,14 +50,17 @@ def parser() -> Parser:
         sub.add_argument("--quiet", action="store_true", help="no progress bars")
         if policy:
             sub.add_argument("--policy", type=Path, help="folder of a policy; without it the shipped base")
-            sub.add_argument("--task", choices=list(TASKS), default="chain_sum", help="what is asked")
+            sub.add_argument("--task", choices=[*TASKS, "gsm8k"], default="chain_sum", help="what is asked")
             sub.add_argument("--addends", type=lengths, metavar="N[,N...]", help="digits in a chain sum; default 5")
+            sub.add_argument("--data", help="gsm8k's word problems: gsm8k, reasoning_gym, sample or a folder")
+            sub.add_argument("--grade", choices=["strict", "lenient"], help="gsm8k's reward; default strict")
         return sub
 
     demo = command("demo", "train all four algorithms and draw the curves", run_compare, policy=False)
     demo.add_argument("--tokens", type=int, default=300_000, help="generated tokens an algorithm may spend")
     demo.add_argument("--out", type=Path, default=Path("out/demo"), help="folder for curves.png and results.json")
-    demo.set_defaults(algorithms=list(ALGORITHMS), policy=None, task="chain_sum", addends=None, resume=False)
+    demo.set_defaults(algorithms=list(ALGORITHMS), policy=None, task="chain_sum", resume=False)
+    demo.set_defaults(addends=None, data=None, grade=None)
 
     sub = command("compare", "train chosen algorithms at equal generated tokens, with your settings", run_compare)
     sub.add_argument("--algorithms", nargs="+", choices=list(ALGORITHMS), default=list(ALGORITHMS), help="which")
@@ -117,8 +120,11 @@ def start(args: argparse.Namespace):
 
 
 def task_of(args: argparse.Namespace) -> Task:
-    if args.addends and args.task != "chain_sum":
-        raise InputError(f"--addends belongs to the chain sum, not to {args.task}")
+    for option, owner in (("addends", "chain_sum"), ("data", "gsm8k"), ("grade", "gsm8k")):
+        if getattr(args, option) and args.task != owner:
+            raise InputError(f"--{option} belongs to {owner}, not to {args.task}")
+    if args.task == "gsm8k":
+        return WordProblems(chosen_tokenizer(args), args.data or "gsm8k", args.grade or "strict")
     return ChainSum(args.addends) if args.addends else TASKS[args.task]()
 
 
@@ -211,6 +217,8 @@ def describe(result: dict) -> None:
             print(f"pass@{k:<7} {share:.1%}")
     print(f"mean length  {result['mean_length']:.1f} tokens")
     print(f"thinks first {result['thinks']:.1%} of completions")
+    for name, share in result["figures"].items():
+        print(f"{name:<12} {share:.1%}")
 
 
 def run_pretrain(args: argparse.Namespace) -> dict:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from collections import Counter
+from dataclasses import asdict, dataclass, field
 
 import torch
 
@@ -28,6 +29,7 @@ class Evaluation:
         problems: how many problems were asked.
         samples: answers sampled a problem.
         temperature: of the sampling.
+        figures: means over all completions of what the task itself measures beside its reward, by name.
     """
 
     accuracy: float
@@ -38,6 +40,7 @@ class Evaluation:
     problems: int
     samples: int
     temperature: float
+    figures: dict[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict:
         """Plain numbers, ready for JSON."""
@@ -103,8 +106,8 @@ def evaluate(
 
     Args:
         policy, tokenizer: as :func:`grpo_teach.load_base` returns them.
-        task: with ``test_set``, ``reward`` and ``thinks``.
-        problems: how many of the test set, from its start.
+        task: with ``test_set``, ``reward``, ``thinks`` and ``figures``.
+        problems: how many of the test set, from its start; fewer if it has fewer.
         samples: answers a problem; pass@k is given for powers of 2 up to this.
         temperature: of the sampling, above 0.
         max_new_tokens: longest completion, tokens.
@@ -119,7 +122,8 @@ def evaluate(
     if not 0 < temperature < math.inf:
         raise InputError(f"temperature must be above 0 and finite, got {temperature}")
     asked = task.test_set(problems)
-    right, lengths, thinking = [], [], []
+    problems = len(asked)
+    right, lengths, thinking, figures = [], [], [], Counter()
     # Sampling keeps no activations, so it has room for several scoring passes' rows.
     batch = max(1, min(ROWS_A_CALL, 8 * rows_a_pass(policy)) // samples)
     with torch.random.fork_rng():
@@ -131,6 +135,8 @@ def evaluate(
             right += (task.reward(texts, part) >= 1).sum(dim=1).tolist()
             lengths += rollouts.lengths.tolist()
             thinking += [task.thinks(text) for text in texts]
+            for b, text in enumerate(texts):
+                figures.update(task.figures(text, part[b // samples]))
     ks = [2**i for i in range(samples.bit_length()) if 2**i <= samples]
     share = sum(right) / (problems * samples)
     return Evaluation(
@@ -143,4 +149,5 @@ def evaluate(
         problems=problems,
         samples=samples,
         temperature=temperature,
+        figures={name: total / len(lengths) for name, total in figures.items()},
     )

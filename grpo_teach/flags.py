@@ -7,10 +7,11 @@ import dataclasses
 
 from grpo_teach.algorithms import ALGORITHMS
 from grpo_teach.errors import InputError
-from grpo_teach.large import DTYPES, NEEDS, SHAPES, adamw8bit, load_large
+from grpo_teach.large import DTYPES, NEEDS, SHAPES, adamw8bit, load_large, load_large_tokenizer
+from grpo_teach.policy import load_tokenizer
 from grpo_teach.train import adamw
 
-__all__ = ["OPTIMIZERS", "chosen_model", "given_settings", "model_flags", "settings_flags"]
+__all__ = ["OPTIMIZERS", "chosen_model", "chosen_tokenizer", "given_settings", "model_flags", "settings_flags"]
 
 OPTIMIZERS = {"adamw": adamw, "adamw8bit": adamw8bit}
 OPTIONS = {
@@ -60,8 +61,8 @@ def model_flags(parser: argparse.ArgumentParser) -> None:
         group.add_argument("--" + name.replace("_", "-"), default=argparse.SUPPRESS, **option)
 
 
-def chosen_model(args: argparse.Namespace):
-    """``(policy, tokenizer)`` of the flags of :func:`model_flags`, or None without ``--model``."""
+def model_options(args: argparse.Namespace) -> dict | None:
+    """What was given of the flags of :func:`model_flags` beside ``--model``; None without ``--model``."""
     given = {name: value for name, value in vars(args).items() if name in OPTIONS}
     if vars(args).get("model") is None:
         if given:
@@ -69,4 +70,24 @@ def chosen_model(args: argparse.Namespace):
         return None
     if args.policy:
         raise InputError("give --model or --policy, not both")
-    return load_large(args.model, **given, seed=args.seed)
+    return given
+
+
+def chosen_model(args: argparse.Namespace):
+    """``(policy, tokenizer)`` of the flags of :func:`model_flags`, or None without ``--model``."""
+    given = model_options(args)
+    return None if given is None else load_large(args.model, **given, seed=args.seed)
+
+
+def chosen_tokenizer(args: argparse.Namespace):
+    """The tokenizer of ``--model`` or ``--policy``, before the model itself is loaded.
+
+    Raises:
+        InputError: if neither was given.
+    """
+    given = model_options(args)
+    if given is not None:
+        return load_large_tokenizer(args.model, given.get("random_weights", False))
+    if not args.policy:
+        raise InputError(f"{args.task} needs --model or --policy: a model with a chat template")
+    return load_tokenizer(args.policy)

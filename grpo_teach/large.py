@@ -6,7 +6,6 @@ an adapter, bitsandbytes for 4-bit weights and 8-bit Adam, and accelerate to loa
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 from pathlib import Path
 
@@ -22,10 +21,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from grpo_teach.errors import InputError
+from grpo_teach.errors import InputError, needed
 from grpo_teach.policy import adapted_layers
 
-__all__ = ["DTYPES", "NEEDS", "SHAPES", "adamw8bit", "load_large", "model_config", "stand_in_tokenizer"]
+__all__ = ["DTYPES", "NEEDS", "SHAPES", "adamw8bit", "load_large", "load_large_tokenizer", "model_config"]
+__all__ += ["stand_in_tokenizer"]
 
 SHAPES = {folder.name: folder for folder in sorted((Path(__file__).parent / "data" / "configs").iterdir())}
 NEEDS = {"full": ["accelerate"], "lora": ["accelerate", "peft"], "qlora": ["accelerate", "peft", "bitsandbytes"]}
@@ -75,19 +75,17 @@ def load_large(
         raise InputError(f"method must be one of {', '.join(NEEDS)}; got {method!r}")
     if min(rank, rows_a_pass) < 1:
         raise InputError(f"rank and rows_a_pass must be at least 1, got {rank} and {rows_a_pass}")
-    _need(f"method {method}", NEEDS[method])
+    for package in NEEDS[method]:
+        needed(package)
     device = _device(device)
     dtype = _dtype(dtype, device, method)
     quantization = _nf4(dtype) if method == "qlora" else None
+    tokenizer = load_large_tokenizer(model, random_weights)
     torch.manual_seed(seed)
     if random_weights:
         config = model if isinstance(model, PreTrainedConfig) else model_config(model)
-        policy, tokenizer = _random(config, dtype, device, quantization), stand_in_tokenizer(config.vocab_size)
-    elif isinstance(model, PreTrainedConfig) or model in SHAPES:
-        name = getattr(model, "model_type", model)
-        raise InputError(f"{name} is a shape without weights: ask for random weights, or name a model on the Hub")
+        policy = _random(config, dtype, device, quantization)
     else:
-        tokenizer = _ready(_loaded(AutoTokenizer, model, padding_side="left"), model)
         options = {"dtype": dtype, "device_map": {"": device}, "attn_implementation": "sdpa"}
         policy = _loaded(AutoModelForCausalLM, model, quantization_config=quantization, **options)
     for module in policy.modules():
@@ -96,10 +94,12 @@ def load_large(
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
     if method != "full":
-        from peft import LoraConfig
-
         if not adapted_layers(policy):  # the folder of a saved adapter brings base and adapter
-            policy.add_adapter(LoraConfig("CAUSAL_LM", r=rank, lora_alpha=2 * rank, target_modules="all-linear"))
+            policy.add_adapter(
+                needed("peft").LoraConfig(
+                    task_type="CAUSAL_LM", r=rank, lora_alpha=2 * rank, target_modules="all-linear"
+                )
+            )
         for name, parameter in policy.named_parameters():
             if "lora_" in name:
                 parameter.data = parameter.data.float()
@@ -112,10 +112,23 @@ def load_large(
     return policy.eval(), tokenizer
 
 
-def _need(what: str, packages: list[str]) -> None:
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
-    if missing:
-        raise InputError(f"{what} needs {' and '.join(missing)}: pip install {' '.join(missing)}")
+def load_large_tokenizer(model: str | Path | PreTrainedConfig, random_weights: bool = False):
+    """The tokenizer that :func:`load_large` gives with a model. Without a token to pad with it pads with its EOS.
+
+    Raises:
+        InputError: if there is none, or it has no EOS.
+    """
+    if random_weights:
+        return stand_in_tokenizer((model if isinstance(model, PreTrainedConfig) else model_config(model)).vocab_size)
+    if isinstance(model, PreTrainedConfig) or model in SHAPES:
+        name = getattr(model, "model_type", model)
+        raise InputError(f"{name} is a shape without weights: ask for random weights, or name a model on the Hub")
+    tokenizer = _loaded(AutoTokenizer, model, padding_side="left")
+    if tokenizer.eos_token is None:
+        raise InputError(f"the tokenizer of {model} has no EOS token, so no completion could end")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token  # masks are made from lengths, so it will do
+    return tokenizer
 
 
 def _device(name: str) -> str:
@@ -164,15 +177,6 @@ def _loaded(kind, name, **options):
         raise InputError(": ".join([f"cannot load {name}", reason.rstrip(".:"), *hints])) from error
     finally:
         hub.setLevel(level)
-
-
-def _ready(tokenizer, name):
-    """With an EOS, to end a completion, and something to pad with: masks are made from lengths, so EOS will do."""
-    if tokenizer.eos_token is None:
-        raise InputError(f"the tokenizer of {name} has no EOS token, so no completion could end")
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
 
 
 def stand_in_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
@@ -226,7 +230,4 @@ def adamw8bit(parameters, learning_rate: float) -> torch.optim.Optimizer:
 
     Source: Dettmers et al. (arXiv 2110.02861).
     """
-    _need("8-bit Adam", ["bitsandbytes"])
-    from bitsandbytes.optim import AdamW8bit
-
-    return AdamW8bit(parameters, lr=learning_rate, weight_decay=0.0)
+    return needed("bitsandbytes").optim.AdamW8bit(parameters, lr=learning_rate, weight_decay=0.0)

@@ -15,8 +15,8 @@ from transformers.utils import logging as transformers_logging
 
 from grpo_teach.errors import InputError
 
-__all__ = ["Critic", "Models", "adapted_layers", "frozen_copy", "load_base", "load_policy", "save_policy"]
-__all__ += ["shared_copy", "tiny_policy", "tiny_tokenizer"]
+__all__ = ["Critic", "Models", "adapted_layers", "frozen_copy", "load_base", "load_policy", "load_tokenizer"]
+__all__ += ["save_policy", "shared_copy", "tiny_policy", "tiny_tokenizer"]
 
 BASES = Path(__file__).parent / "data"
 
@@ -92,13 +92,28 @@ def load_policy(path: str | Path):
     Raises:
         InputError: if there is no readable model under that name.
     """
-    try:
+    with _one_line(f"cannot load a policy from {path}"):
         policy = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
+    return policy.eval(), load_tokenizer(path)
+
+
+def load_tokenizer(path: str | Path):
+    """Load a tokenizer alone, from where :func:`load_policy` would.
+
+    Raises:
+        InputError: if there is none.
+    """
+    with _one_line(f"cannot load a tokenizer from {path}"):
+        return AutoTokenizer.from_pretrained(path, padding_side="left")
+
+
+@contextmanager
+def _one_line(what: str):
+    try:
+        yield
     except Exception as error:  # transformers, safetensors and json each raise their own kind for a bad folder
         reason = str(error).strip().split("\n")[0]
-        raise InputError(f"cannot load a policy from {path}: {reason}") from error
-    return policy.eval(), tokenizer
+        raise InputError(f"{what}: {reason}") from error
 
 
 def shared_copy(module: nn.Module) -> nn.Module:

@@ -1,10 +1,14 @@
-"""The tasks, by the names that the command line and the recorded studies use."""
+"""The tasks, by the names that the command line and the recorded studies use.
+
+``TASKS`` are those that have a base of their own; word problems need a model, and are made with its tokenizer.
+"""
 
 from grpo_teach.tasks.addition import Addition
 from grpo_teach.tasks.chain_sum import ChainSum
 from grpo_teach.tasks.equation import Equation
 from grpo_teach.tasks.task import Problem, Task
+from grpo_teach.tasks.word_problems import WordProblems
 
-__all__ = ["TASKS", "Addition", "ChainSum", "Equation", "Problem", "Task"]
+__all__ = ["TASKS", "Addition", "ChainSum", "Equation", "Problem", "Task", "WordProblems"]
 
 TASKS: dict[str, type[Task]] = {"chain_sum": ChainSum, "addition": Addition, "equation": Equation}

@@ -50,6 +50,10 @@ class Task:
         """1.0 for a right answer, else 0.0."""
         return accuracy(completion, problem.answer)
 
+    def figures(self, completion: str, problem: Problem) -> dict[str, float]:
+        """What else an evaluation should report the mean of, by name: nothing, unless a task says so."""
+        return {}
+
     def reward(self, completions: list[str], problems: list[Problem]) -> torch.Tensor:
         """[P, G] rewards of P*G completions in prompt order: 1.0 for a right answer, else 0.0."""
         group_size = len(completions) // len(problems)
