@@ -20,6 +20,7 @@ from grpo_teach.policy import Models, load_base, load_policy, save_policy
 from grpo_teach.pretrain import MIXES, pretrain
 from grpo_teach.records import load_checkpoint, manifest, output_folder, write_json
 from grpo_teach.tasks import TASKS, ChainSum, Task, WordProblems
+from grpo_teach.tasks.word_problems import GRADES
 from grpo_teach.train import train
 
 FINISHED, DIVERGED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -53,7 +54,7 @@ def parser() -> Parser:
             sub.add_argument("--task", choices=[*TASKS, "gsm8k"], default="chain_sum", help="what is asked")
             sub.add_argument("--addends", type=lengths, metavar="N[,N...]", help="digits in a chain sum; default 5")
             sub.add_argument("--data", help="gsm8k's word problems: gsm8k, reasoning_gym, sample or a folder")
-            sub.add_argument("--grade", choices=["strict", "lenient"], help="gsm8k's reward; default strict")
+            sub.add_argument("--grade", choices=list(GRADES), help="gsm8k's reward; default strict")
         return sub
 
     demo = command("demo", "train all four algorithms and draw the curves", run_compare, policy=False)

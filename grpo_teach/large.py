@@ -182,16 +182,17 @@ def _loaded(kind, name, **options):
 def stand_in_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
     """Bytes as tokens, for a model with random weights, which comes without a tokenizer.
 
-    Its 258 ids are the first of the model's; an id above them is read as no text.
+    Its 258 ids are the first of the model's; no text has one above them, and such an id ``i`` is written ``[i]``.
 
     Args:
         vocabulary: the model's V.
     Raises:
         InputError: if V has no room for them.
     """
-    ids = {token: i for i, token in enumerate(["<pad>", "<eos>", *sorted(pre_tokenizers.ByteLevel.alphabet())])}
-    if len(ids) > vocabulary:
-        raise InputError(f"random weights need a vocabulary of at least {len(ids)}, for bytes; got {vocabulary}")
+    bytes = ["<pad>", "<eos>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    if len(bytes) > vocabulary:
+        raise InputError(f"random weights need a vocabulary of at least {len(bytes)}, for bytes; got {vocabulary}")
+    ids = {token: i for i, token in enumerate([*bytes, *(f"[{i}]" for i in range(len(bytes), vocabulary))])}
     tokenizer = Tokenizer(models.BPE(ids, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import re
+import zlib
 from decimal import Decimal
 
 from grpo_teach.errors import needed
 
-__all__ = ["accuracy", "extract_answer", "last_number", "lenient_accuracy", "strict_accuracy", "tagged_answer"]
+__all__ = ["accuracy", "coin", "extract_answer", "last_number", "lenient_accuracy", "strict_accuracy", "tagged_answer"]
 
 TAGS = ["<think>", "</think>", "<answer>", "</answer>"]
 # Digits of the ASCII alphabet only; commas, if there are any, stand between thousands.
@@ -102,3 +103,12 @@ def lenient_accuracy(completion: str, answer: str) -> float:
     # its timeout is an alarm signal, which works in the main thread alone and cannot stop one long multiplication.
     said, right = (math_verify.parse(text, parsing_timeout=None) for text in (last_number(completion), answer))
     return float(math_verify.verify(right, said, timeout_seconds=None))
+
+
+def coin(completion: str, answer: str) -> float:
+    """0.0 or 1.0 by a checksum of the text, each about half the time, whatever the answer.
+
+    It teaches nothing. Random weights are never right, and where all rewards are equal no row is trained on; with this
+    one a run can be rehearsed with them at its true cost.
+    """
+    return float(zlib.crc32(completion.encode()) & 1)

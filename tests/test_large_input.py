@@ -17,12 +17,14 @@ from grpo_teach.policy import save_policy
 # Tokenizers -------------------------------------------------------------------------------------------------------
 
 
-def test_the_stand_in_reads_bytes_and_ignores_ids_it_does_not_know():
+def test_the_stand_in_reads_bytes_and_writes_other_ids_as_numbers():
     tokenizer = stand_in_tokenizer(128256)
     text = "Zoë has 3 + 4 apples.\n"
     ids = tokenizer(text)["input_ids"]
     assert len(ids) == len(text.encode()) and max(ids) < 258
-    assert tokenizer.batch_decode([[*ids, 100_000, tokenizer.eos_token_id]], skip_special_tokens=True) == [text]
+    ids = [*ids, 100_000, tokenizer.eos_token_id]
+    assert tokenizer.decode(ids, skip_special_tokens=True) == text + "[100000]"
+    assert max(tokenizer("[100000]")["input_ids"]) < 258
     chat = tokenizer.apply_chat_template([{"role": "user", "content": "1+1?"}], tokenize=False)
     assert chat == "user: 1+1?\nassistant: "
     with pytest.raises(InputError, match="258"):
@@ -45,7 +47,7 @@ def test_a_tokenizer_without_pad_pads_with_eos_and_masks_stay_right(tmp_path):
 
 
 def test_a_prompt_that_brings_its_bos_gets_no_second_one():
-    tokenizer = stand_in_tokenizer(320)
+    tokenizer = stand_in_tokenizer(319)
     tokenizer.add_special_tokens({"bos_token": "<bos>"})
     bos = tokenizer.bos_token_id
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing("<bos> $A", None, [("<bos>", bos)])

@@ -8,7 +8,7 @@ import time
 import pytest
 from chat import tagged
 
-from grpo_teach.rewards import last_number, lenient_accuracy, strict_accuracy
+from grpo_teach.rewards import coin, last_number, lenient_accuracy, strict_accuracy
 
 pytest.importorskip("math_verify")
 
@@ -165,3 +165,13 @@ def test_math_verify_does_not_warn_that_it_runs_without_a_timeout(caplog, monkey
         monkeypatch.setattr(f"math_verify.{module}.TIMEOUT_WARNING_SHOWN", False)  # it warns once a process
     assert lenient_accuracy("42", "42") == 1.0
     assert caplog.records == []
+
+
+# coin -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_coin_is_fair_fixed_and_blind_to_the_answer():
+    texts = [f"text {i}" for i in range(2000)]
+    assert {coin(text, "1") for text in texts} == {0.0, 1.0}
+    assert abs(sum(coin(text, "1") for text in texts) - 1000) < 3 * (2000 / 4) ** 0.5
+    assert [coin(text, "1") for text in texts] == [coin(text, "2") for text in texts]

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from grpo_teach.errors import InputError, needed
-from grpo_teach.rewards import lenient_accuracy, strict_accuracy, tagged_answer
+from grpo_teach.rewards import coin, lenient_accuracy, strict_accuracy, tagged_answer
 from grpo_teach.tasks.task import Problem, Task
 
 __all__ = ["WordProblems"]
@@ -26,7 +26,8 @@ SYSTEM = (
 )
 DATE = "26 Jul 2024"  # Llama 3's template writes today's date unless it is given one: a run would change overnight
 SAMPLE = Path(__file__).parent.parent / "data" / "word_problems"
-GRADES = {"strict": strict_accuracy, "lenient": lenient_accuracy}
+FIGURES = {"strict": strict_accuracy, "lenient": lenient_accuracy}
+GRADES = FIGURES | {"coin": coin}
 GO_ON = (
     "use 'reasoning_gym' (generated), 'sample' (60 that ship), or a folder whose train.jsonl and test.jsonl have rows"
 )
@@ -42,8 +43,9 @@ class WordProblems(Task):
         source: ``"gsm8k"``, downloaded once; ``"reasoning_gym"``, 8,000 + 1,000 made up on the spot from 85 patterns,
             the same ones in both splits; ``"sample"``, the 40 + 20 that ship; or a folder with ``train.jsonl`` and
             ``test.jsonl``, each line ``{"question": …, "answer": "worked solution\\n#### number"}``.
-        grade: what training rewards: ``"strict"`` (:func:`grpo_teach.rewards.strict_accuracy`: format and number) or
-            ``"lenient"`` (:func:`grpo_teach.rewards.lenient_accuracy`: the last number). Evaluation reports both.
+        grade: what training rewards: ``"strict"`` (:func:`grpo_teach.rewards.strict_accuracy`: format and number),
+            ``"lenient"`` (:func:`grpo_teach.rewards.lenient_accuracy`: the last number), or ``"coin"``, to rehearse a
+            run with random weights (:func:`grpo_teach.rewards.coin`). Evaluation reports strict and lenient.
     Raises:
         InputError: without a chat template, without network or the file, for a row without question or answer, or if
             datasets, math-verify or reasoning-gym is needed and not installed.
@@ -85,7 +87,7 @@ class WordProblems(Task):
 
     def figures(self, completion: str, problem: Problem) -> dict[str, float]:
         """``strict`` and ``lenient`` accuracy, and ``format``: is the format obeyed, whatever the answer?"""
-        figures = {name: grade(completion, problem.answer) for name, grade in GRADES.items()}
+        figures = {name: grade(completion, problem.answer) for name, grade in FIGURES.items()}
         return figures | {"format": float(tagged_answer(completion) is not None)}
 
     def thinks(self, completion: str) -> bool:
