@@ -24,6 +24,8 @@ from transformers import (
 from grpo_teach.errors import InputError, needed
 from grpo_teach.policy import adapted_layers
 
+logging.getLogger("bitsandbytes.backends.cpu").setLevel(logging.ERROR)  # of a faster kernel that it can do without
+
 __all__ = ["DTYPES", "NEEDS", "SHAPES", "adamw8bit", "load_large", "load_large_tokenizer", "model_config"]
 __all__ += ["stand_in_tokenizer"]
 

@@ -32,7 +32,7 @@ RECORDED = Path(__file__).parent / "recorded"
 
 def manifest(config: dict, seed: int) -> dict:
     """What someone needs to repeat a run: settings, seed, versions, commit (in a checkout), device, threads."""
-    packages = ("grpo_teach", "torch", "transformers", "numpy")
+    packages = ("grpo_teach", "torch", "transformers", "peft", "bitsandbytes", "numpy")
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU ({_processor()})"
     return {
         "config": config,
