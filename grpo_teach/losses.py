@@ -52,7 +52,8 @@ def chunked_token_logprobs(
         temperature: of the sampler.
     Returns:
         [B, T] in nats, float32 or wider, with gradient.
-    Source: after cut cross-entropy (arXiv 2411.09009), whose kernel does without even the chunk's logits.
+    Source: after cut cross-entropy (arXiv 2411.09009), whose kernel does without even the chunk's logits;
+        book Eq. (7.6).
     """
 
     def one_chunk(hidden, token_ids):

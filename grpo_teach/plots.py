@@ -9,10 +9,21 @@ from matplotlib.figure import Figure
 
 from grpo_teach.algorithms import ALGORITHMS
 
-__all__ = ["COLOURS", "LiveCurves", "as_png", "learning_curves", "seeds_figure"]
+__all__ = ["COLOURS", "LiveCurves", "TERM_COLOURS", "as_png", "learning_curves", "seeds_figure"]
 
 COLOURS = {"sft": "#009E73", "policy_gradient": "#E69F00", "ppo": "#CC79A7", "grpo": "#0072B2"}
 STYLES = {"sft": "--", "policy_gradient": "-.", "ppo": ":", "grpo": "-"}
+TERM_COLOURS = {  # of the byte ledger
+    "weights": "#0072B2",
+    "critic": "#CC79A7",
+    "reference": "#56B4E9",
+    "reward_model": "#8C6D00",
+    "optimizer": "#E69F00",
+    "gradients": "#D55E00",
+    "activations": "#009E73",
+    "logits": "#F0E442",
+    "kv_cache": "#4D4D4D",
+}
 STYLE = {
     "font.size": 10,
     "axes.spines.top": False,

@@ -35,7 +35,8 @@ WRONG = [
 COURSE = {
     *("token_logprobs", "completion_mask", "answer_reward", "sft_loss", "rejection_weights", "reinforce_loss"),
     *("leave_one_out_advantages", "returns_to_go", "importance_ratio", "clipped_policy_loss", "gae", "value_loss"),
-    *("group_relative_advantages", "kl_k3", "aggregate_sequence_mean", "grpo_loss"),
+    *("group_relative_advantages", "kl_k3", "aggregate_sequence_mean", "grpo_loss", "critic_bytes"),
+    "chunked_token_logprobs",
 }
 
 NAMES = [name for name, exercise in exercises.EXERCISES.items() if isinstance(exercise, Exercise)]
@@ -106,7 +107,8 @@ def test_a_known_wrong_answer_is_named(name, diagnosis, answer):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_diagnosis_and_remark_has_its_text_and_no_text_is_left_over(name):
     exercise, table = exercises.EXERCISES[name], TEXTS[name]
-    assert set(table) == {"passed", "cases", "mistakes", *exercise.probes} | ({"also_right"} & set(table))
+    said = {"passed", *exercise.probes, *exercise.demands}
+    assert set(table) == {*said, "cases", "mistakes"} | ({"also_right"} & set(table))
     for entry in [*table["mistakes"].values(), *table.get("also_right", {}).values()]:
         assert set(entry) == {"code", "says"}
     assert not set(exercise.mistakes) & set(TEXTS["general"])

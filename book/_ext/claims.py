@@ -1,4 +1,4 @@
-"""``{claims}``: the table of ``claims.toml``, its numbers computed from the recorded runs when the book is built."""
+"""``{claims}``: the table of ``claims.toml``, its numbers computed from records and ledger when the book is built."""
 
 import tomllib
 from collections import Counter
@@ -7,11 +7,20 @@ from pathlib import Path
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
+from grpo_teach.large import model_config
+from grpo_teach.memory import Setup, Shape, predict
 from grpo_teach.records import load_record
 from grpo_teach.results import area, difference, ends, interval, mean
 
 VERDICTS = ("supported", "supported under conditions", "not supported", "wrong", "not testable here", "open")
-FUNCTIONS = {f.__name__: f for f in (area, difference, ends, interval, mean, load_record)}
+
+
+def peak(**setup) -> float:
+    """GiB that the byte ledger predicts for Llama-3.2-1B, set up so, at the fullest moment of a step."""
+    return predict(Setup(Shape.of(model_config("llama-3.2-1b")), **setup)).terms["total"] / 2**30
+
+
+FUNCTIONS = {f.__name__: f for f in (area, difference, ends, interval, mean, load_record, peak)}
 
 
 def load() -> dict[str, dict]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from grpo_teach.errors import InputError
-from grpo_teach.exercises import chapter_01, chapter_02, chapter_03, chapter_04, chapter_05, chapter_06
+from grpo_teach.exercises import chapter_01, chapter_02, chapter_03, chapter_04, chapter_05, chapter_06, chapter_07
 from grpo_teach.exercises.diagnose import examine
 from grpo_teach.exercises.prediction import Prediction
 from grpo_teach.exercises.report import Verdict, note_progress, read_progress, show
@@ -14,7 +14,7 @@ __all__ = ["Verdict", "check", "names", "progress"]
 
 EXERCISES = {
     exercise.name: exercise
-    for chapter in (chapter_01, chapter_02, chapter_03, chapter_04, chapter_05, chapter_06)
+    for chapter in (chapter_01, chapter_02, chapter_03, chapter_04, chapter_05, chapter_06, chapter_07)
     for exercise in chapter.EXERCISES
 }
 

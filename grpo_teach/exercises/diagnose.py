@@ -229,6 +229,9 @@ def examine(exercise: Exercise, function: Callable) -> Verdict:
         return Verdict(
             exercise.name, False, True, "edits_inputs", texts["edits_inputs"].format(names=" and ".join(edited))
         )
+    for demand, unmet in exercise.demands.items():
+        if found := unmet(function):
+            return Verdict(exercise.name, False, True, demand, f"{texts[demand]}\n{found}")
     remarks += _remarks(compared, function)
     book = from_book(function)
     remarks += ["from_book"] if book else []

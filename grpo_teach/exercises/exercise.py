@@ -54,6 +54,7 @@ class Exercise:
         unpack: the result may be a tuple of which the first counts.
         factors: numbers by which a mistake's result may be multiplied and still be that mistake.
         probes: by a remark's id, a test of the learner's function that says whether the remark applies.
+        demands: by diagnosis, what is asked beside right numbers: None if it is met, else what was found instead.
         cases: simplest first.
         mistakes: by diagnosis; each computes what a learner who makes the mistake gets.
         also_right: other right answers, by the id of the remark they deserve.
@@ -69,6 +70,7 @@ class Exercise:
     unpack: bool = False
     factors: tuple[float, ...] = (1.0,)
     probes: dict[str, Callable] = field(default_factory=dict)
+    demands: dict[str, Callable] = field(default_factory=dict)
     cases: tuple[Case, ...] = field(init=False)
     mistakes: dict[str, Callable] = field(init=False)
     also_right: dict[str, Callable] = field(init=False)
