@@ -15,6 +15,7 @@ from grpo_teach.algorithms import ALGORITHMS
 from grpo_teach.compare import compare, table
 from grpo_teach.errors import InputError, TrainingDiverged
 from grpo_teach.evaluate import evaluate
+from grpo_teach.fit import must_fit
 from grpo_teach.flags import OPTIMIZERS, chosen_model, chosen_tokenizer, given_settings, model_flags, settings_flags
 from grpo_teach.policy import Models, load_base, load_policy, save_policy
 from grpo_teach.pretrain import MIXES, pretrain
@@ -92,7 +93,8 @@ def parser() -> Parser:
     sub.add_argument("--out", type=Path, help="folder for evaluation.json")
     model_flags(sub)
 
-    memory_command.flags(command("memory", "predict what fills the memory", memory_command.run, policy=False))
+    sub = command("memory", "predict what fills the memory, and measure it", memory_command.run, policy=False)
+    memory_command.flags(sub)
 
     sub = command("pretrain", "make the base policy from random weights", run_pretrain, policy=False)
     sub.add_argument("--task", choices=list(MIXES), default="chain_sum", help="whose problems it reads")
@@ -162,6 +164,8 @@ def run_train(args: argparse.Namespace) -> dict:
     if foreign:
         raise InputError(f"{args.algorithm} has no setting {', '.join(foreign)}")
     config = algorithm.Settings(**settings)
+    if args.model and not args.policy:
+        must_fit(args, config, task)
     policy, tokenizer = start(args)
     run = train(
         policy,

@@ -20,6 +20,7 @@ OPTIONS = {
     "device": {"choices": ("auto", "cpu", "cuda"), "help": "default auto: a GPU if there is one"},
     "rank": {"type": int, "metavar": "INT", "help": "of the adapter (default 16)"},
     "rows_a_pass": {"type": int, "metavar": "INT", "help": "rows scored at once: memory against speed (default 4)"},
+    "chunk": {"type": int, "metavar": "INT", "help": "tokens whose logits exist at one time (default 256)"},
     "random_weights": {"action": "store_true", "help": "the model's shape alone: no download, and no sense"},
 }
 

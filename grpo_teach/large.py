@@ -26,7 +26,7 @@ from grpo_teach.policy import adapted_layers
 
 logging.getLogger("bitsandbytes.backends.cpu").setLevel(logging.ERROR)  # of a faster kernel that it can do without
 
-__all__ = ["DTYPES", "NEEDS", "SHAPES", "adamw8bit", "load_large", "load_large_tokenizer", "model_config"]
+__all__ = ["DTYPES", "NEEDS", "SHAPES", "adamw8bit", "load_large", "load_large_tokenizer", "model_config", "place"]
 __all__ += ["stand_in_tokenizer"]
 
 SHAPES = {folder.name: folder for folder in sorted((Path(__file__).parent / "data" / "configs").iterdir())}
@@ -45,6 +45,7 @@ def load_large(
     device: str = "auto",
     rank: int = 16,
     rows_a_pass: int = 4,
+    chunk: int = 256,
     checkpointing: bool = True,
     random_weights: bool = False,
     seed: int = 0,
@@ -62,6 +63,7 @@ def load_large(
         device: ``"auto"`` is a GPU if there is one.
         rank: of the adapter.
         rows_a_pass: rows scored in one forward pass. More are faster and take more memory.
+        chunk: tokens whose logits exist at one time while a pass is scored.
         checkpointing: recompute activations in the backward pass, layer by layer and pass by pass.
         random_weights: take the shape alone, with weights drawn anew, and :func:`stand_in_tokenizer`: no download,
             the true bytes and seconds, and text without sense.
@@ -75,12 +77,11 @@ def load_large(
     """
     if method not in NEEDS:
         raise InputError(f"method must be one of {', '.join(NEEDS)}; got {method!r}")
-    if min(rank, rows_a_pass) < 1:
-        raise InputError(f"rank and rows_a_pass must be at least 1, got {rank} and {rows_a_pass}")
+    if min(rank, rows_a_pass, chunk) < 1:
+        raise InputError(f"rank, rows_a_pass and chunk must be at least 1, got {rank}, {rows_a_pass} and {chunk}")
     for package in NEEDS[method]:
         needed(package)
-    device = _device(device)
-    dtype = _dtype(dtype, device, method)
+    device, dtype = place(device, dtype, method)
     quantization = _nf4(dtype) if method == "qlora" else None
     tokenizer = load_large_tokenizer(model, random_weights)
     torch.manual_seed(seed)
@@ -110,7 +111,7 @@ def load_large(
         # Renamed since transformers 5.15.
         enable = getattr(policy, "activation_checkpointing_enable", None) or policy.gradient_checkpointing_enable
         enable({"use_reentrant": False})
-    policy.rows_a_pass, policy.recompute_passes = rows_a_pass, checkpointing
+    policy.rows_a_pass, policy.chunk, policy.recompute_passes = rows_a_pass, chunk, checkpointing
     return policy.eval(), tokenizer
 
 
@@ -131,6 +132,16 @@ def load_large_tokenizer(model: str | Path | PreTrainedConfig, random_weights: b
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token  # masks are made from lengths, so it will do
     return tokenizer
+
+
+def place(device: str = "auto", dtype: str = "auto", method: str = "qlora") -> tuple[str, torch.dtype]:
+    """Device and dtype as :func:`load_large` chooses them.
+
+    Raises:
+        InputError: if they cannot be had here.
+    """
+    device = _device(device)
+    return device, _dtype(dtype, device, method)
 
 
 def _device(name: str) -> str:

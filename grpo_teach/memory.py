@@ -1,16 +1,18 @@
 """The byte ledger: what fills the memory when a language model is trained, predicted before anything is loaded.
 
 Every line is one formula over a few symbols; the text that is printed is the text that is computed. Counted are
-tensors. Left out are the CUDA context (about 0.5 GiB, in no allocator's figure), what an allocator wastes, and tensors
-of [B, T], a thousandth of the rest. What is assumed:
+tensors. Left out are the CUDA context (about 0.5 GiB, in no allocator's figure), what an allocator wastes, tensors of
+[B, T], a thousandth of the rest, and a 4-bit matrix made whole for its product. What is assumed:
 
 - Three phases. *Sampling* all rows at once with a KV cache; a group reads its prompt together. *Scoring* without
-  gradient: old values, reference. *Update*: forward and backward of a few rows at a time. With checkpointing nothing of
-  a pass is kept until its backward, which runs it again; without, the activations of all passes wait.
+  gradient, where there is something to score: old values, reference, reward model. *Update*: forward and backward of
+  a few rows at a time. With checkpointing nothing of a pass is kept until its backward, which runs it again; without,
+  the activations of all passes wait.
 - Weights, critic, reference, reward model and optimizer state always stay. Gradients stay from the first update on:
-  ``zero_grad`` frees them only just before the next backward.
+  ``zero_grad`` frees them only just before the next backward, so they are there while the forward runs.
 - Attention by ``scaled_dot_product_attention``, whose flash and memory-efficient kernels (the CPU's too) make no [N, N]
-  matrix of scores. Padded prompts need a mask, and with a mask keys and values are repeated for every head.
+  matrix of scores. Padded prompts need a mask, and with a mask keys and values are repeated for every head, but for
+  those of the one token that sampling reads at a time.
 - AdamW's two moments have the parameter's dtype. 8-bit AdamW (bitsandbytes) keeps a byte each and a float32 scale for
   256 of them; tensors under 4096 elements stay in float32.
 - LoRA adapters, on all linear layers of the decoder, and the value head are float32; adapters read float32 copies of
@@ -23,6 +25,7 @@ of [B, T], a thousandth of the rest. What is assumed:
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from grpo_teach.errors import InputError
@@ -143,6 +146,7 @@ def predict(setup: Setup) -> Ledger:
     line("busy", f"layer + 2 * b * F + {local}" if checkpointing else "top + 2 * b * F", "a token: the layer at work")
     read = "b * (4 * D + 3 * F)" if full else "b * (4 * D + 2 * F) + 8 * F" + ("" if wide else " + 4 * D")
     line("read", f"{read} + shared", "a token: the layer at work, without gradient")
+    line("bare", "b * (4 * D + 3 * F) + shared", "a token: the same of a model without adapters")
     other = "(B * N - n) * " + ("shared" if full else "2 * b * D") if checkpointing else "0"
     line("left", other, "of every other pass, what torch's checkpoint keeps: an input without gradient, a mask")
     line("waiting", "h * (kept + shared + top) + left", "what waits for the backward")
@@ -154,32 +158,60 @@ def predict(setup: Setup) -> Ledger:
         moments[phase, name] = {term: int(eval(text, {}, known)) for term, text in written[phase, name].items()}
 
     moment("sampling", "reading the prompts", kv_cache="2 * L * K * b * P * S", activations="P * S * read")
-    step = {"logits": "20 * V * B", "activations": "K * b * B * N"}  # five float32 copies; one layer's keys, copied
-    moment("sampling", "the last token", kv_cache="kv_cache", **step)
-    moment("scoring", "a layer", activations="n * read")
-    moment("scoring", "a chunk of logits", activations="n * b * D", logits="12 * V * c")
+    # A layer's keys are copied to grow, while the last step's logits and probabilities are still there.
+    step = {"kv_cache": "kv_cache", "activations": "K * b * B * N", "logits": "(4 + b) * V * B"}
+    moment("sampling", "the last token, a layer", **step)
+    # In float32 the rows' logits, over temperature, exponentials and probabilities; the branches' in the dtype.
+    copies = "20" if wide else "(16 + b)"  # float32 needs one more: a row's logits are then a copy of its branch's
+    moment("sampling", "the last token, its logits", kv_cache="kv_cache", logits=f"{copies} * V * B")
+    if setup.critic != "none" or setup.reference != "none":
+        moment("scoring", "a chunk of logits", activations="n * b * D", logits="12 * V * c")
+    if setup.critic != "none" or setup.reference != "none" or setup.reward_model != "none":
+        moment("scoring", "a layer", activations="n * bare" if setup.critic == "none" else "n * read")
+    passes, waiting = -(-known["B"] * known["N"] // known["n"]), "(kept + shared + top)"
+    second = setup.critic in ("lora", "separate")  # its trunk runs after the policy's, and back before it
+    # What the step before has left in the gradients goes only when this step's backward begins.
+    all_wait = f"{'(2 * h - n)' if second else 'h'} * {waiting} + left"
+    waits = "left" if checkpointing and passes > 1 else all_wait
+    moment("update", "the forward, a chunk of logits", activations=waits, logits="12 * V * c")
+    if checkpointing:
+        moment("update", "the forward, a layer", activations=f"{waits} + n * read")
+    elif second:
+        moment("update", "the forward, the critic's trunk", activations=f"2 * h * {waiting}")
+    # A gradient of the output matrix or the embeddings is added in place to what has come before, but for the second
+    # one: the first is a view, and their sum a new tensor.
+    chunked, tied = known["c"] < known["C"], not known["U"]
     begun = "gradients - b * p + b * V * D" if full else "gradients - 4 * p"
     for when, tokens, gradients in (("first", "h", begun), ("later", "j", "gradients")):
-        waits = f"{tokens} * (kept + shared + top) + left"
+        waits = f"{tokens} * {waiting} + left"
         works = f"{tokens} * (kept + shared) + n * busy + left"
-        if setup.critic in ("lora", "separate"):  # its trunk runs after the policy's, and back before it
+        if second:
             none_yet = "0" if when == "first" else gradients
             moment("update", f"{when} pass, the critic's trunk", none_yet, activations=f"{waits} + {works}")
-            waits = f"2 * ({waits}) - n * (kept + shared + top)"
+            waits = f"2 * ({waits}) - n * {waiting}"
         if known[tokens]:
             moment("update", f"{when} pass, a chunk of logits", gradients, activations=waits, logits="logits")
+            if full and (when == "later" or chunked):
+                more = "" if when == "later" and (chunked or tied) else "2 * "
+                sums = {"activations": f"{waits} + {more}b * V * D", "logits": "0" if more else "b * V * c"}
+                moment("update", f"{when} pass, the output matrix", gradients, **sums)
         moment("update", f"{when} pass, a layer", gradients, activations=works)
-    if full:
-        moment("update", "the embeddings", activations="2 * b * V * D")  # a gradient to be added, and the new sum
+    if full and (passes > 1 or tied):
+        waits, more = "left" if checkpointing else f"j * {waiting}", "2 * " if tied and not chunked else ""
+        moment("update", "the embeddings", activations=f"{waits} + {more}b * V * D + n * b * D")
     return Ledger(names, lines, moments, written)
 
 
-def changes(setup: Setup) -> dict[str, Setup]:
-    """The single changes that save bytes, those first that alter no number of the result."""
+def changes(setup: Setup, without: Collection[str] = ()) -> dict[str, Setup]:
+    """The single changes that save bytes, those first that alter no number of the result; ``without`` some of them."""
     halves = {"half the group": {"group_size": setup.group_size // 2}}
     halves["half the completion"] = {"max_new_tokens": setup.max_new_tokens // 2}
     found, total = {}, predict(setup).terms["total"]
     for name, change in (CHANGES | halves).items():
+        if name in without:
+            continue
+        if "method" in change and setup.reference == "copy":  # an adapter turned off is a reference for nothing
+            change = change | {"reference": "adapter"}
         try:
             changed = dataclasses.replace(setup, **change)
         except InputError:  # not with the rest of this set-up
@@ -189,18 +221,19 @@ def changes(setup: Setup) -> dict[str, Setup]:
     return found
 
 
-def nearest(setup: Setup, limit: int) -> tuple[list[str], Setup] | None:
+def nearest(setup: Setup, limit: int, without: Collection[str] = ()) -> tuple[list[str], Setup] | None:
     """The nearest set-up that fits: the first single change that is enough, or several on one another.
 
     Args:
         setup: what was wanted.
         limit: bytes.
+        without: names of changes that will not do.
     Returns:
         The changes' names, and the set-up; None if nothing fits.
     """
     made = []
     while predict(setup).terms["total"] > limit:
-        found = changes(setup)
+        found = changes(setup, without)
         if not found:
             return None
         name = next((x for x in found if predict(found[x]).terms["total"] <= limit), next(iter(found)))

@@ -7,13 +7,16 @@ import dataclasses
 import re
 from pathlib import Path
 
+from grpo_teach.errors import InputError
 from grpo_teach.large import model_config
 from grpo_teach.memory import TERMS, Ledger, Setup, Shape, changes, nearest, predict
+from grpo_teach.memory_grid import GRIDS, beside, plain, record
+from grpo_teach.memory_measure import measure_apart
 from grpo_teach.records import manifest, output_folder, write_json
 
 __all__ = ["flags", "run"]
 
-GIB = 2**30
+GIB, MIB = 2**30, 2**20
 UNITS = {"GiB": 2**30, "MiB": 2**20, "GB": 10**9, "MB": 10**6}
 GROUPS, LENGTHS = (2, 4, 8, 16, 32, 64), (128, 256, 512, 1024, 2048, 4096)
 
@@ -40,16 +43,28 @@ def flags(parser: argparse.ArgumentParser) -> None:
         )
     parser.add_argument("--fit", type=size, metavar="SIZE", help="16GiB, say: does it fit, and what would")
     parser.add_argument("--formulas", action="store_true", help="print every formula, and what its symbols stand for")
-    parser.add_argument("--out", type=Path, help="folder for memory.json")
+    parser.add_argument("--measure", action="store_true", help="run two steps with random weights, and compare")
+    parser.add_argument("--grid", choices=list(GRIDS), help="measure many set-ups: tiny ones, or those of 1B on a GPU")
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), help="to measure on; default a GPU if there is one"
+    )
+    parser.add_argument("--cap", type=size, metavar="SIZE", help="measure as if the GPU had no more than this")
+    parser.add_argument("--out", type=Path, help="folder for memory.json; a grid there is gone on with")
 
 
 def run(args: argparse.Namespace) -> dict:
-    """Print the ledger of the set-up that the flags ask for."""
-    given = {field.name: getattr(args, field.name) for field in dataclasses.fields(Setup) if field.name in args}
-    given |= {"model": Shape.of(model_config(args.model))}
+    """Print the ledger of the set-up that the flags ask for; measure it, or a whole grid, if they ask for that."""
+    for flag in ("device", "cap"):
+        if getattr(args, flag) and not (args.measure or args.grid):
+            raise InputError(f"--{flag} belongs to --measure or --grid")
+    device = args.device or "auto"
+    if args.grid:
+        return run_grid(args, device)
+    given = {field.name: getattr(args, field.name) for field in dataclasses.fields(Setup)[1:] if field.name in args}
     if given.get("algorithm") == "ppo":
         given = {"critic": "head"} | given
-    setup = Setup(**given)
+    config = model_config(args.model)
+    setup = Setup(Shape.of(config), **given)
     folder = output_folder(args.out) if args.out else None
     ledger = predict(setup)
     print(table(ledger))
@@ -58,10 +73,54 @@ def run(args: argparse.Namespace) -> dict:
     if args.fit:
         print(advice(setup, args.fit))
     result = {"predicted_bytes": ledger.terms, "peak_phase": ledger.peak[0], "measured_bytes": None}
+    if args.measure:
+        result = beside(setup, measure_apart(config, setup, device, args.cap, progress=not args.quiet))
+        print(comparison(result))
     if folder:
-        asked = {"model": args.model} | {name: value for name, value in vars(setup).items() if name != "model"}
+        asked = {"model": args.model, "cap": args.cap} | plain(setup)
         write_json(folder / "memory.json", result | {"manifest": manifest(asked, args.seed)})
     return result
+
+
+def run_grid(args: argparse.Namespace, device: str) -> dict:
+    """Every set-up of a grid, one line each; the record goes to ``--out``."""
+    name = "memory" if args.grid == "small" else f"memory_{args.grid}"
+    path = output_folder(args.out) / f"{name}.json" if args.out else None
+    print(f"{'predicted':>9} {'measured':>9} {'':7} MiB; in brackets the phase of the peak")
+
+    def show(row: dict) -> None:
+        predicted, measured = row["predicted_bytes"]["total"], row["measured_bytes"]
+        found, phase = "    out of memory", row.get("out_of_memory")
+        if measured:
+            found, phase = f"{measured['total'] / MIB:9.1f} {row['difference']:7.1%}", row["measured_peak_phase"]
+        print(f"{predicted / MIB:9.1f} {found} [{phase}] {row['model']} {row['label']}", flush=True)
+
+    runs = record(args.grid, path, device, args.cap, show)["runs"]
+    differences = [abs(row["difference"]) for row in runs if row["measured_bytes"]]
+    largest = max(differences, default=None)
+    print(f"{len(runs)} set-ups, {len(differences)} measured; largest difference {largest or 0:.1%}")
+    return {"runs": len(runs), "measured": len(differences), "largest_difference": largest}
+
+
+def comparison(row: dict) -> str:
+    """Predicted against measured, in GiB: each phase, what stays, and the peak."""
+    if not row["measured_bytes"]:
+        return f"out of memory in {row['out_of_memory']} ({row['instrument']})"
+    predicted, measured = row["predicted_bytes"], row["measured_bytes"]
+    rows = {term: (predicted[term], measured[term]) for term in measured if term != "total" and measured[term]}
+    both = row["phases"]
+    rows |= {phase: (most, both["measured"][phase]) for phase, most in both["predicted"].items()}
+    rows["peak"] = predicted["total"], measured["total"]
+    lines = [f"{'':13}{'predicted':>10}{'measured':>10}{'difference':>12}"]
+    for name, (ledger, real) in rows.items():
+        lines.append(f"{name:13}{ledger / GIB:10.3f}{real / GIB:10.3f}{ledger / real - 1:12.1%}")
+    speed = f"{row['seconds']:.1f} s a step, {row['tokens_a_second']:.1f} tokens a second"
+    around = row.get("reserved_bytes") or row.get("resident_bytes")
+    kind = "reserved by the allocator" if "reserved_bytes" in row else "resident, all of the process's new memory"
+    lines.append(f"GiB of {row['instrument']}; {speed}")
+    if around:
+        lines.append(f"{around / GIB:.3f} GiB {kind}")
+    return "\n".join(lines)
 
 
 def table(ledger: Ledger) -> str:

@@ -137,6 +137,7 @@ def symbols(setup: Setup) -> dict[str, tuple[str, int]]:
         "n": ("tokens a pass", a_pass * tokens),
         "h": ("tokens whose activations wait as the backward begins", first * tokens),
         "j": ("tokens whose activations wait once the first pass has left its gradients", later * tokens),
+        "C": ("completion tokens a pass", a_pass * setup.max_new_tokens),
         "c": ("tokens whose logits exist at one time", min(setup.chunk, a_pass * setup.max_new_tokens)),
         "V": ("vocabulary", m.vocab),
         "L": ("layers", m.layers),

@@ -219,7 +219,8 @@ def _one_pass(policy, critic, part: Rollouts, temperature) -> tuple[torch.Tensor
     """Log-probs [b, t] and values [b, t] of rows that fit in one forward pass."""
     padding, head = part.mask == 0, policy.get_output_embeddings()
     hidden = _hidden_states(policy.get_decoder(), part)
-    chunk = max(1, LOGITS_AT_ONCE // policy.config.vocab_size)
+    # A large policy carries its own number of tokens.
+    chunk = getattr(policy, "chunk", max(1, LOGITS_AT_ONCE // policy.config.vocab_size))
     if part.mask.numel() > chunk:
         logprobs = chunked_token_logprobs(hidden, head.weight, part.completion_ids, chunk, temperature)
     else:

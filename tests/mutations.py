@@ -46,10 +46,10 @@ LOSSES = [
     ("chosen - scaled.logsumexp(dim=-1)", "chosen - logits.logsumexp(dim=-1)"),
     ("chosen - scaled.logsumexp(dim=-1)", "chosen - scaled.exp().sum(dim=-1).log()"),
     ("logits = logits.float()", "logits = logits * 1"),
-    ("token_logprobs(head(hidden), token_ids, temperature)", "token_logprobs(head(hidden), token_ids)"),
+    ("token_logprobs(hidden @ weight.T, token_ids, temperature)", "token_logprobs(hidden @ weight.T, token_ids)"),
     (
-        "token_logprobs(head(hidden), token_ids, temperature)",
-        "token_logprobs(head(hidden.detach()), token_ids, temperature)",
+        "token_logprobs(hidden @ weight.T, token_ids, temperature)",
+        "token_logprobs(hidden.detach() @ weight.T, token_ids, temperature)",
     ),
     ("return -advantages.detach() * logprobs", "return advantages.detach() * logprobs"),
     ("return -advantages.detach() * logprobs", "return -advantages * logprobs"),
@@ -127,7 +127,7 @@ ROLLOUT = [
     ("hidden if critic.trunk is None else _hidden_states(critic.trunk, part)", "hidden"),
     ("critic.head(hidden.to(", "critic.head(hidden.roll(1, 1).to("),
     ("if not torch.equal(stems,", "if len(stems) != len(logits) and not torch.equal(stems,"),
-    ("(hidden, head, part.completion_ids, temperature, chunk)", "(hidden, head, part.completion_ids, 1.0, chunk)"),
+    ("part.completion_ids, chunk, temperature)", "part.completion_ids, chunk)"),
     (".float().masked_fill(padding, 0.0)", ".float()"),
 ]
 

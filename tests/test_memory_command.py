@@ -8,6 +8,7 @@ import pytest
 from test_cli import run
 
 from grpo_teach.memory import TERMS
+from grpo_teach.memory_grid import CONFIGS, GRIDS
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +36,40 @@ def test_the_table_has_a_row_a_term_and_its_shares_make_100_percent(capsys):
     shares = [float(found[1]) for term in TERMS if (found := re.search(r"([\d.]+)%", rows[term]))]
     assert sum(shares) == pytest.approx(100, abs=0.5) and "100.0%" in rows["peak"]
     assert rows["weights"].split()[1] == "2.944" and "b * W + 4 * a" in rows["weights"]
+
+
+def test_a_measurement_stands_beside_the_prediction(capsys, tmp_path):
+    pytest.importorskip("accelerate")
+    CONFIGS["llama-untied"].save_pretrained(tmp_path)
+    sizes = ["--prompts", 2, "--group-size", 2, "--prompt-tokens", 8, "--max-new-tokens", 6, "--dtype", "float32"]
+    flags = [*sizes, "--method", "full", "--optimizer", "adamw", "--measure", "--device", "cpu", "--json"]
+    code, out, err = run(capsys, "memory", "--model", tmp_path, "--out", tmp_path, *flags)
+    result = json.loads(out[-1])
+    assert code == 0 and err == []  # the process that measures writes its progress by itself
+    assert {"sampling", "update"} < set(result["phases"]["measured"])
+    assert set(result["measured_bytes"]) == set(result["predicted_bytes"]) - {"activations", "logits", "kv_cache"}
+    assert result["measured_bytes"]["total"] == pytest.approx(result["predicted_bytes"]["total"], rel=0.05)
+    assert result["measured_peak_phase"] == result["peak_phase"] and result["instrument"]
+    rows = {line.split()[0]: line.split() for line in out[-14:] if line.split()}
+    assert float(rows["update"][1]) > 0 and rows["weights"][-1].strip("-") == "0.0%"
+    assert json.loads((tmp_path / "memory.json").read_text())["measured_bytes"] == result["measured_bytes"]
+
+
+def test_what_a_measurement_refuses_is_one_line(capsys):
+    code, _, err = run(capsys, "memory", "--measure", "--device", "cpu", "--cap", "1GiB", "--quiet")
+    assert code == 2 and len(err) == 1 and "a cap is" in err[0]
+
+
+def test_a_grid_prints_a_line_a_set_up(capsys, tmp_path, monkeypatch):
+    found = [{"bytes": {"total": 2**20}, "phases": {"update": 2**20}, "seconds": 1.0, "instrument": "none"}]
+    found += [{"instrument": "none", "out_of_memory": "sampling"}]
+    monkeypatch.setattr("grpo_teach.memory_grid.measure_apart", lambda *arguments: found.pop(0))
+    monkeypatch.setitem(GRIDS, "small", GRIDS["small"][:2])
+    code, out, _ = run(capsys, "memory", "--grid", "small", "--cap", "1GiB", "--json", "--out", tmp_path)
+    result = json.loads(out[-1])
+    assert code == 0 and result["runs"] == 2 and result["measured"] == 1 and result["largest_difference"] > 1
+    assert "[update] llama-tied" in out[1] and "out of memory [sampling]" in out[2]
+    assert [row["cap"] for row in json.loads((tmp_path / "memory.json").read_text())["runs"]] == [2**30] * 2
 
 
 def test_ppo_has_a_value_head_unless_told_otherwise(capsys):
@@ -80,6 +115,10 @@ def test_fit_says_what_fits_and_what_to_change(capsys):
         (["--fit", "0GiB"], "16GiB"),
         (["--fit", "lots"], "lots"),
         (["--out", "/proc/nowhere"], "/proc/nowhere"),
+        (["--cap", "16GiB"], "--cap belongs"),
+        (["--device", "cpu"], "--device belongs"),
+        (["--grid", "huge"], "huge"),
+        (["--grid", "small", "--out", "/proc/nowhere"], "/proc/nowhere"),
     ],
 )
 def test_bad_input_is_one_clear_line_and_exit_code_2(capsys, arguments, word, tmp_path, monkeypatch):

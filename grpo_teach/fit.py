@@ -1,0 +1,107 @@
+"""Does a run fit? Asked of the byte ledger before a large model is loaded."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib.util
+import inspect
+import sys
+
+import torch
+
+from grpo_teach.errors import InputError
+from grpo_teach.large import load_large, model_config, place
+from grpo_teach.memory import Setup, Shape, nearest, predict
+from grpo_teach.memory_command import GIB, table
+from grpo_teach.memory_measure import CRITICS
+
+__all__ = ["free_bytes", "must_fit", "setup_of"]
+
+PROMPT_TOKENS = 256  # taken for granted where a prompt has as many bytes or more
+
+
+def setup_of(args: argparse.Namespace, shape: Shape, config, task) -> Setup:
+    """What ``python -m grpo_teach train`` is about to do, as the ledger's set-up.
+
+    Args:
+        args: of the command, with ``model``.
+        shape: of that model.
+        config: the algorithm's settings.
+        task: whose prompts are asked; a prompt has at most as many tokens as bytes.
+    Returns:
+        The set-up; its dtype is the one that :func:`load_large` will choose.
+    """
+    options = {name: parameter.default for name, parameter in inspect.signature(load_large).parameters.items()}
+    options |= {name: value for name, value in vars(args).items() if name in options}
+    critics = {kind: name for name, kind in CRITICS.items()}
+    kept = "copy" if options["method"] == "full" else "adapter"
+    prompts = task.sample(64, torch.Generator().manual_seed(args.seed))
+    return Setup(
+        shape,
+        algorithm=args.algorithm,
+        critic=critics[getattr(config, "critic", None)],
+        reference="none" if args.no_reference else kept,
+        dtype=str(place(options["device"], options["dtype"], options["method"])[1]).removeprefix("torch."),
+        optimizer=args.optimizer,
+        padded=config.prompts > 1,
+        prompt_tokens=min(PROMPT_TOKENS, max(len(problem.prompt.encode()) for problem in prompts)),
+        **{name: options[name] for name in ("method", "rows_a_pass", "rank", "chunk", "checkpointing")},
+        **{name: getattr(config, name) for name in ("prompts", "group_size", "max_new_tokens")},
+    )
+
+
+def free_bytes(device: str) -> int | None:
+    """Bytes that are free on ``"cuda"`` or ``"cpu"`` now; None where psutil, which accelerate brings, is missing."""
+    if device == "cuda":
+        return torch.cuda.mem_get_info()[0]
+    if importlib.util.find_spec("psutil") is None:
+        return None
+    import psutil
+
+    return psutil.virtual_memory().available
+
+
+def must_fit(args: argparse.Namespace, config, task) -> None:
+    """Refuse a run that will not fit, with the ledger and with the flags that would make it fit.
+
+    Raises:
+        InputError: if the device has fewer bytes free than the ledger's peak.
+    """
+    device = place(getattr(args, "device", "auto"))[0]
+    free = free_bytes(device)
+    if free is None:  # then loading will say that accelerate is missing
+        return
+    try:
+        shape = Shape.of(model_config(args.model))
+    except InputError as error:
+        if "Llama" not in str(error):
+            raise
+        print(f"warning: whether the run fits is not known: {error}", file=sys.stderr)
+        return
+    setup = setup_of(args, shape, config, task)
+    ledger = predict(setup)
+    if ledger.terms["total"] <= free:
+        return
+    # A KL term needs its reference.
+    needed = {"no reference"} if getattr(config, "beta", 0) or getattr(config, "kl_coefficient", 0) else set()
+    found = nearest(setup, free, needed)
+    cure = f"nearest that fits: {flags(setup, found[1])}" if found else "nothing that the ledger knows makes it fit"
+    print(table(ledger))
+    needs = f"{args.model} needs {ledger.terms['total'] / GIB:.2f} GiB and {device} has {free / GIB:.2f} GiB free"
+    raise InputError(f"{needs}; {cure}")
+
+
+def flags(old: Setup, new: Setup) -> str:
+    """The flags of ``python -m grpo_teach train`` that turn one set-up into the other."""
+    typed = []
+    for field in dataclasses.fields(Setup)[1:]:
+        value = getattr(new, field.name)
+        if value == getattr(old, field.name):
+            continue
+        if field.name == "reference":  # beside an adapter it is the adapter off, without a flag
+            typed += ["--no-reference"] if value == "none" else []
+        else:
+            value = CRITICS[value] if field.name == "critic" else value
+            typed.append(f"--{field.name.replace('_', '-')} {value}")
+    return " ".join(typed)
