@@ -1,27 +1,36 @@
-"""The command line: ``python -m grpo_teach {demo,compare,train,evaluate,memory,pretrain,record}``."""
+"""The command line: ``python -m grpo_teach {demo,compare,train,evaluate,preflight,memory,merge,…}``."""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import sys
 from pathlib import Path
 
 import torch
 
-from grpo_teach import memory_command
+from grpo_teach import large_commands, memory_command
 from grpo_teach.algorithms import ALGORITHMS
 from grpo_teach.compare import compare, table
 from grpo_teach.errors import InputError, TrainingDiverged
 from grpo_teach.evaluate import evaluate
 from grpo_teach.fit import must_fit
-from grpo_teach.flags import OPTIMIZERS, chosen_model, chosen_tokenizer, given_settings, model_flags, settings_flags
-from grpo_teach.policy import Models, load_base, load_policy, save_policy
+from grpo_teach.flags import (
+    OPTIMIZERS,
+    at_least_one,
+    config_of,
+    given_settings,
+    model_flags,
+    settings_flags,
+    start,
+    task_flags,
+    task_of,
+    training_flags,
+)
+from grpo_teach.policy import Models, save_policy
 from grpo_teach.pretrain import MIXES, pretrain
 from grpo_teach.records import load_checkpoint, manifest, output_folder, write_json
-from grpo_teach.tasks import TASKS, ChainSum, Task, WordProblems
-from grpo_teach.tasks.word_problems import GRADES
+from grpo_teach.tasks import TASKS
 from grpo_teach.train import train
 
 FINISHED, DIVERGED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -32,10 +41,6 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str):
         self.exit(BAD_INPUT, f"error: {message} (see {self.prog} --help)\n")
-
-
-def lengths(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(","))
 
 
 def parser() -> Parser:
@@ -51,11 +56,7 @@ def parser() -> Parser:
         sub.add_argument("--json", action="store_true", help="end with one line of JSON on standard output")
         sub.add_argument("--quiet", action="store_true", help="no progress bars")
         if policy:
-            sub.add_argument("--policy", type=Path, help="folder of a policy; without it the shipped base")
-            sub.add_argument("--task", choices=[*TASKS, "gsm8k"], default="chain_sum", help="what is asked")
-            sub.add_argument("--addends", type=lengths, metavar="N[,N...]", help="digits in a chain sum; default 5")
-            sub.add_argument("--data", help="gsm8k's word problems: gsm8k, reasoning_gym, sample or a folder")
-            sub.add_argument("--grade", choices=list(GRADES), help="gsm8k's reward; default strict")
+            task_flags(sub)
         return sub
 
     demo = command("demo", "train all four algorithms and draw the curves", run_compare, policy=False)
@@ -72,17 +73,13 @@ def parser() -> Parser:
     settings_flags(sub)
 
     sub = command("train", "train one algorithm, with checkpoints", run_train)
-    sub.add_argument("--algorithm", choices=list(ALGORITHMS), default="grpo", help="which")
     sub.add_argument("--steps", type=int, default=60, help="batches to sample and learn from")
     sub.add_argument("--out", type=Path, default=Path("out/train"), help="folder for records and the policy")
     sub.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     sub.add_argument("--checkpoint-every", type=int, default=10, help="steps between checkpoints")
     sub.add_argument("--evaluate-every", type=int, default=10, help="steps between evaluations, 0 for none")
     sub.add_argument("--problems", type=int, default=1024, help="held-out problems asked at the end, 0 for none")
-    sub.add_argument("--optimizer", choices=list(OPTIMIZERS), default="adamw", help="32- or 8-bit states")
-    sub.add_argument("--no-reference", action="store_true", help="no frozen copy: saves its memory, kl is not shown")
-    model_flags(sub)
-    settings_flags(sub)
+    training_flags(sub)
 
     sub = command("evaluate", "ask a policy the fixed held-out problems", run_evaluate)
     sub.add_argument("--checkpoint", type=Path, help="a run's checkpoint.pt: the policy with the weights in it")
@@ -95,6 +92,12 @@ def parser() -> Parser:
 
     sub = command("memory", "predict what fills the memory, and measure it", memory_command.run, policy=False)
     memory_command.flags(sub)
+
+    sub = command("preflight", "before a long run: will it learn, what will it take?", large_commands.run_preflight)
+    large_commands.preflight_flags(sub)
+
+    sub = command("merge", "a trained adapter into its base", large_commands.run_merge, policy=False)
+    large_commands.merge_flags(sub)
 
     sub = command("pretrain", "make the base policy from random weights", run_pretrain, policy=False)
     sub.add_argument("--task", choices=list(MIXES), default="chain_sum", help="whose problems it reads")
@@ -110,25 +113,6 @@ def parser() -> Parser:
     sub.add_argument("--out", type=Path, help="the file to write; without it the record that ships")
     sub.add_argument("--workers", type=int, default=2, help="runs at a time, each with one thread")
     return main
-
-
-def at_least_one(args: argparse.Namespace, *names: str) -> None:
-    for name in names:
-        if getattr(args, name) < 1:
-            raise InputError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(args, name)}")
-
-
-def start(args: argparse.Namespace):
-    return chosen_model(args) or (load_policy(args.policy) if args.policy else load_base(args.task))
-
-
-def task_of(args: argparse.Namespace) -> Task:
-    for option, owner in (("addends", "chain_sum"), ("data", "gsm8k"), ("grade", "gsm8k")):
-        if getattr(args, option) and args.task != owner:
-            raise InputError(f"--{option} belongs to {owner}, not to {args.task}")
-    if args.task == "gsm8k":
-        return WordProblems(chosen_tokenizer(args), args.data or "gsm8k", args.grade or "strict")
-    return ChainSum(args.addends) if args.addends else TASKS[args.task]()
 
 
 def run_compare(args: argparse.Namespace) -> dict:
@@ -158,20 +142,15 @@ def run_compare(args: argparse.Namespace) -> dict:
 
 def run_train(args: argparse.Namespace) -> dict:
     at_least_one(args, "steps", "checkpoint_every", *(["problems"] if args.problems else []))
-    algorithm, task = ALGORITHMS[args.algorithm], task_of(args)
-    settings = {"max_new_tokens": task.max_new_tokens} | given_settings(args)
-    foreign = sorted(settings.keys() - {field.name for field in dataclasses.fields(algorithm.Settings)})
-    if foreign:
-        raise InputError(f"{args.algorithm} has no setting {', '.join(foreign)}")
-    config = algorithm.Settings(**settings)
-    if args.model and not args.policy:
-        must_fit(args, config, task)
+    task = task_of(args)
+    config = config_of(args, task)
+    must_fit(args, config, task)
     policy, tokenizer = start(args)
     run = train(
         policy,
         tokenizer,
         task,
-        algorithm,
+        ALGORITHMS[args.algorithm],
         config,
         steps=args.steps,
         seed=args.seed,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 
 import torch
@@ -11,7 +12,7 @@ import torch
 from grpo_teach.errors import InputError
 from grpo_teach.rollout import rows_a_pass, sample
 
-__all__ = ["Evaluation", "evaluate", "pass_at_k", "wilson_interval"]
+__all__ = ["Evaluation", "answers", "evaluate", "pass_at_k", "wilson_interval"]
 
 ROWS_A_CALL = 512  # rows sampled together; bounds memory, changes no result's meaning
 
@@ -90,6 +91,20 @@ def pass_at_k(n: int, right: int, k: int) -> float:
     return 1.0 - math.comb(n - right, k) / math.comb(n, k)
 
 
+def answers(policy, tokenizer, asked: list, samples: int, max_new_tokens: int, temperature: float) -> Iterator[tuple]:
+    """Sample ``samples`` answers to each problem, some problems at a time.
+
+    Yields:
+        ``(problems, rollouts, texts)``, in the order of ``asked``.
+    """
+    # Sampling keeps no activations, so it has room for several scoring passes' rows.
+    batch = max(1, min(ROWS_A_CALL, 8 * rows_a_pass(policy)) // samples)
+    for start in range(0, len(asked), batch):
+        part = asked[start : start + batch]
+        rollouts = sample(policy, tokenizer, [p.prompt for p in part], samples, max_new_tokens, temperature)
+        yield part, rollouts, rollouts.texts(tokenizer)
+
+
 def evaluate(
     policy,
     tokenizer,
@@ -124,14 +139,9 @@ def evaluate(
     asked = task.test_set(problems)
     problems = len(asked)
     right, lengths, thinking, figures = [], [], [], Counter()
-    # Sampling keeps no activations, so it has room for several scoring passes' rows.
-    batch = max(1, min(ROWS_A_CALL, 8 * rows_a_pass(policy)) // samples)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        for start in range(0, problems, batch):
-            part = asked[start : start + batch]
-            rollouts = sample(policy, tokenizer, [p.prompt for p in part], samples, max_new_tokens, temperature)
-            texts = rollouts.texts(tokenizer)
+        for part, rollouts, texts in answers(policy, tokenizer, asked, samples, max_new_tokens, temperature):
             right += (task.reward(texts, part) >= 1).sum(dim=1).tolist()
             lengths += rollouts.lengths.tolist()
             thinking += [task.thinks(text) for text in texts]

@@ -11,6 +11,7 @@ import sys
 import torch
 
 from grpo_teach.errors import InputError
+from grpo_teach.flags import model_options
 from grpo_teach.large import load_large, model_config, place
 from grpo_teach.memory import Setup, Shape, nearest, predict
 from grpo_teach.memory_command import GIB, table
@@ -63,11 +64,13 @@ def free_bytes(device: str) -> int | None:
 
 
 def must_fit(args: argparse.Namespace, config, task) -> None:
-    """Refuse a run that will not fit, with the ledger and with the flags that would make it fit.
+    """Refuse a large model that will not fit, with the ledger and with the flags that would make it fit.
 
     Raises:
         InputError: if the device has fewer bytes free than the ledger's peak.
     """
+    if model_options(args) is None:
+        return
     device = place(getattr(args, "device", "auto"))[0]
     free = free_bytes(device)
     if free is None:  # then loading will say that accelerate is missing

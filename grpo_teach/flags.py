@@ -1,17 +1,22 @@
-"""Flags of the command line that stand for fields and arguments elsewhere: settings, and a large model's options."""
+"""Flags that several commands share, and what they stand for: task and policy, settings, a large model's options."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+from pathlib import Path
 
 from grpo_teach.algorithms import ALGORITHMS
 from grpo_teach.errors import InputError
 from grpo_teach.large import DTYPES, NEEDS, SHAPES, adamw8bit, load_large, load_large_tokenizer
-from grpo_teach.policy import load_tokenizer
+from grpo_teach.policy import load_base, load_policy, load_tokenizer
+from grpo_teach.settings import Settings
+from grpo_teach.tasks import TASKS, ChainSum, Task, WordProblems
+from grpo_teach.tasks.word_problems import GRADES
 from grpo_teach.train import adamw
 
-__all__ = ["OPTIMIZERS", "chosen_model", "chosen_tokenizer", "given_settings", "model_flags", "settings_flags"]
+__all__ = ["OPTIMIZERS", "at_least_one", "chosen_model", "chosen_tokenizer", "config_of", "given_settings"]
+__all__ += ["model_flags", "model_options", "settings_flags", "start", "task_flags", "task_of", "training_flags"]
 
 OPTIMIZERS = {"adamw": adamw, "adamw8bit": adamw8bit}
 OPTIONS = {
@@ -23,6 +28,72 @@ OPTIONS = {
     "chunk": {"type": int, "metavar": "INT", "help": "tokens whose logits exist at one time (default 256)"},
     "random_weights": {"action": "store_true", "help": "the model's shape alone: no download, and no sense"},
 }
+
+
+def at_least_one(args: argparse.Namespace, *names: str) -> None:
+    """Refuse a number below 1.
+
+    Raises:
+        InputError: for the first of them, by its flag.
+    """
+    for name in names:
+        if getattr(args, name) < 1:
+            raise InputError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(args, name)}")
+
+
+def lengths(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
+
+
+def task_flags(parser: argparse.ArgumentParser) -> None:
+    """Which policy is asked what."""
+    parser.add_argument("--policy", type=Path, help="folder of a policy; without it the shipped base")
+    parser.add_argument("--task", choices=[*TASKS, "gsm8k"], default="chain_sum", help="what is asked")
+    parser.add_argument("--addends", type=lengths, metavar="N[,N...]", help="digits in a chain sum; default 5")
+    parser.add_argument("--data", help="gsm8k's word problems: gsm8k, reasoning_gym, sample or a folder")
+    parser.add_argument("--grade", choices=list(GRADES), help="gsm8k's reward; default strict")
+
+
+def task_of(args: argparse.Namespace) -> Task:
+    """The task of :func:`task_flags`.
+
+    Raises:
+        InputError: for a flag that belongs to another task.
+    """
+    for option, owner in (("addends", "chain_sum"), ("data", "gsm8k"), ("grade", "gsm8k")):
+        if getattr(args, option) and args.task != owner:
+            raise InputError(f"--{option} belongs to {owner}, not to {args.task}")
+    if args.task == "gsm8k":
+        return WordProblems(chosen_tokenizer(args), args.data or "gsm8k", args.grade or "strict")
+    return ChainSum(args.addends) if args.addends else TASKS[args.task]()
+
+
+def start(args: argparse.Namespace):
+    """``(policy, tokenizer)`` of :func:`task_flags` and :func:`model_flags`: the shipped base without either."""
+    return chosen_model(args) or (load_policy(args.policy) if args.policy else load_base(args.task))
+
+
+def training_flags(parser: argparse.ArgumentParser) -> None:
+    """What is trained, and how: the algorithm, its settings, the optimizer, a large model."""
+    parser.add_argument("--algorithm", choices=list(ALGORITHMS), default="grpo", help="which")
+    parser.add_argument("--optimizer", choices=list(OPTIMIZERS), default="adamw", help="32- or 8-bit states")
+    parser.add_argument("--no-reference", action="store_true", help="no frozen copy: saves its memory, no kl is shown")
+    model_flags(parser)
+    settings_flags(parser)
+
+
+def config_of(args: argparse.Namespace, task: Task) -> Settings:
+    """The settings of the chosen algorithm: those that were given, and the task's longest completion.
+
+    Raises:
+        InputError: for one that the algorithm does not have.
+    """
+    kind = ALGORITHMS[args.algorithm].Settings
+    settings = {"max_new_tokens": task.max_new_tokens} | given_settings(args)
+    foreign = sorted(settings.keys() - {field.name for field in dataclasses.fields(kind)})
+    if foreign:
+        raise InputError(f"{args.algorithm} has no setting {', '.join(foreign)}")
+    return kind(**settings)
 
 
 def settings_flags(parser: argparse.ArgumentParser) -> None:

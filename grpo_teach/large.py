@@ -6,6 +6,7 @@ an adapter, bitsandbytes for 4-bit weights and 8-bit Adam, and accelerate to loa
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
@@ -26,8 +27,8 @@ from grpo_teach.policy import adapted_layers
 
 logging.getLogger("bitsandbytes.backends.cpu").setLevel(logging.ERROR)  # of a faster kernel that it can do without
 
-__all__ = ["DTYPES", "NEEDS", "SHAPES", "adamw8bit", "load_large", "load_large_tokenizer", "model_config", "place"]
-__all__ += ["stand_in_tokenizer"]
+__all__ = ["DTYPES", "NEEDS", "SHAPES", "adamw8bit", "load_large", "load_large_tokenizer", "merge", "model_config"]
+__all__ += ["nf4", "place", "stand_in_tokenizer"]
 
 SHAPES = {folder.name: folder for folder in sorted((Path(__file__).parent / "data" / "configs").iterdir())}
 NEEDS = {"full": ["accelerate"], "lora": ["accelerate", "peft"], "qlora": ["accelerate", "peft", "bitsandbytes"]}
@@ -82,7 +83,7 @@ def load_large(
     for package in NEEDS[method]:
         needed(package)
     device, dtype = place(device, dtype, method)
-    quantization = _nf4(dtype) if method == "qlora" else None
+    quantization = nf4(dtype) if method == "qlora" else None
     tokenizer = load_large_tokenizer(model, random_weights)
     torch.manual_seed(seed)
     if random_weights:
@@ -164,7 +165,8 @@ def _dtype(name: str, device: str, method: str) -> torch.dtype:
     return getattr(torch, name)
 
 
-def _nf4(dtype: torch.dtype) -> BitsAndBytesConfig:
+def nf4(dtype: torch.dtype) -> BitsAndBytesConfig:
+    """How ``"qlora"`` stores the frozen matrices; ``dtype`` is the arithmetic's."""
     double = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=dtype, **double)
 
@@ -178,12 +180,12 @@ def model_config(name: str | Path) -> PreTrainedConfig:
     return _loaded(AutoConfig, SHAPES.get(str(name), name))
 
 
-def _loaded(kind, name, **options):
+def _loaded(kind, name, *before, **options):
     hub = logging.getLogger("huggingface_hub")
     level = hub.level
     hub.setLevel(logging.ERROR)  # without network it would announce each of its attempts
     try:
-        return kind.from_pretrained(name, **options)
+        return kind.from_pretrained(*before, name, **options)
     except Exception as error:  # transformers, huggingface_hub, safetensors and json each raise their own
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         hints = [hint for word, hint in HINTS.items() if word in reason]
@@ -218,6 +220,7 @@ def _random(config, dtype: torch.dtype, device: str, quantization: BitsAndBytesC
     """A model of the shape, its weights drawn and quantised layer by layer: never two copies, nor a wider one."""
     with torch.device("meta"):
         policy = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
+    policy.name_or_path = ""  # these are not the weights that go by that name: a saved adapter must not claim so
     head = policy.get_output_embeddings()
     if quantization:
         from transformers.integrations import replace_with_bnb_linear
@@ -237,6 +240,39 @@ def _random(config, dtype: torch.dtype, device: str, quantization: BitsAndBytesC
             policy._init_weights(module)
     policy.tie_weights()
     return policy
+
+
+def merge(adapter: str | Path, out: str | Path, dtype: str = "auto") -> tuple[str, str]:
+    """Write ``W + 2 B A`` in place of each ``W``: a model that transformers reads without peft, and its tokenizer.
+
+    The base is loaded whole, not in 4 bits. What was trained beside 4-bit weights so stands on slightly other ones
+    afterwards, and 16-bit weights round the sum: the outputs change a little.
+
+    Args:
+        adapter: the folder that :func:`grpo_teach.policy.save_policy` wrote.
+        out: the folder to write to.
+        dtype: of the merged weights; ``"auto"`` as the base's are stored.
+    Returns:
+        ``(base, dtype)``: their names.
+    Raises:
+        InputError: if the folder holds no adapter, or its base cannot be loaded: one of random weights never can.
+    Source: LoRA (arXiv 2106.09685) section 4.1.
+    """
+    if dtype not in DTYPES:
+        raise InputError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
+    peft = needed("peft")
+    try:
+        base = json.loads((Path(adapter) / "adapter_config.json").read_text())["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{adapter} is no folder of an adapter: adapter_config.json is missing or broken") from error
+    if not base:
+        raise InputError(f"the adapter in {adapter} stood beside random weights: there is no base to merge it with")
+    tokenizer = load_large_tokenizer(adapter)
+    policy = _loaded(AutoModelForCausalLM, base, dtype=dtype if dtype == "auto" else getattr(torch, dtype))
+    merged = _loaded(peft.PeftModel, str(adapter), policy).merge_and_unload()
+    merged.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    return base, str(merged.dtype).removeprefix("torch.")
 
 
 def adamw8bit(parameters, learning_rate: float) -> torch.optim.Optimizer:

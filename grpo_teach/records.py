@@ -8,6 +8,7 @@ import platform
 import random
 import subprocess
 import zipfile
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -183,7 +184,7 @@ class MetricsLog:
         self.file.write(json.dumps(row) + "\n")
         self.file.flush()
         if self.board:
-            for name, value in row.items():
+            for name, value in _flat(row):
                 if isinstance(value, int | float) and name != "step":
                     self.board.add_scalar(name, value, row["step"])
 
@@ -191,6 +192,12 @@ class MetricsLog:
         self.file.close()
         if self.board:
             self.board.close()
+
+
+def _flat(row: dict, before: str = "") -> Iterator[tuple[str, object]]:
+    """Names and values, those of a dictionary within as ``evaluation/accuracy``."""
+    for name, value in row.items():
+        yield from _flat(value, f"{before}{name}/") if isinstance(value, dict) else [(f"{before}{name}", value)]
 
 
 def read_metrics(path: Path) -> list[dict]:

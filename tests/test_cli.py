@@ -112,7 +112,9 @@ def test_a_half_written_checkpoint_is_refused_and_left_alone(capsys, tmp_path):
     assert (tmp_path / "checkpoint.pt").read_bytes() == half
 
 
-@pytest.mark.parametrize("command", ["demo", "compare", "train", "evaluate", "pretrain"])
+@pytest.mark.parametrize(
+    "command", ["demo", "compare", "train", "evaluate", "pretrain", "preflight", "merge", "memory"]
+)
 def test_every_command_explains_itself(capsys, command):
     code, out, _ = run(capsys, command, "--help")
     assert code == 0

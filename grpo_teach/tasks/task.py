@@ -28,10 +28,12 @@ class Task:
     Attributes:
         characters: what its texts are made of, one token each, beside the special tokens.
         max_new_tokens: room for a worked answer, tokens.
+        grade: the name of what its reward asks for, beside which :meth:`figures` may name others.
     """
 
     characters: ClassVar[str] = "0123456789+=;"
     max_new_tokens: ClassVar[int] = 32
+    grade: ClassVar[str] = "right"
 
     def sample(self, n: int, generator: torch.Generator, split: str = "train") -> list[Problem]:
         """Draw n problems of one split (``"train"`` or ``"test"``) with the given generator."""

@@ -1,0 +1,308 @@
+"""A policy of a billion weights on one large card, every figure measured: ``python benchmarks/one_billion.py PART``.
+
+- ``pretrain`` makes a base of the given shape from random weights, on worked solutions of generated word problems.
+- ``compare`` trains that base in all four ways, as on a 16 GiB card: accuracy, peak bytes, tokens a second.
+- ``trl`` takes a step of GRPO here and the same step with TRL's trainer, from the same random weights.
+
+Nothing is downloaded. So tokens are bytes (:func:`grpo_teach.large.stand_in_tokenizer`): a generated problem has about
+530 and its worked solution 280, several times what a trained tokenizer would make of them. The 15 million tokens of
+``pretrain`` are thus some 18,500 problems, each of 7,899 twice or three times. ``compare`` trains on problems of the
+same split, so the base has read their solutions; it evaluates on others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from one_billion_trl import beside_trl
+from tqdm import tqdm
+
+from grpo_teach import records
+from grpo_teach.algorithms import ALGORITHMS, SFT, sft
+from grpo_teach.errors import InputError, TrainingDiverged
+from grpo_teach.evaluate import evaluate
+from grpo_teach.large import DTYPES, adamw8bit, load_large, load_large_tokenizer, model_config
+from grpo_teach.memory import Setup, Shape, predict
+from grpo_teach.memory_command import size
+from grpo_teach.policy import Models, save_policy
+from grpo_teach.rehearsal import allocated_bytes, free_memory
+from grpo_teach.rollout import from_text
+from grpo_teach.settings import setting
+from grpo_teach.tasks import WordProblems
+from grpo_teach.tasks.word_problems import GRADES
+from grpo_teach.train import train
+
+GIB = 2**30
+BASE = ("model", "dtype", "data", "tokens", "batch", "rate")  # what a base depends on, beside the seed
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is asked of all three parts.
+
+    Raises:
+        InputError: for a number that cannot be, or an unknown name.
+    """
+
+    model: str = setting("llama-3.2-1b", "a shipped shape, or a folder with a config.json")
+    device: str = setting("auto", "where", ("auto", "cpu", "cuda"))
+    dtype: str = setting("auto", "of weights and arithmetic", DTYPES)
+    cap: int = setting(16 * GIB, "of the card's memory for compare and trl, as 16GiB; a CPU has none")
+    data: str = setting("reasoning_gym", "word problems: reasoning_gym, sample or a folder")
+    tokens: int = setting(15_000_000, "pretrain: to read")
+    batch: int = setting(32, "pretrain: problems a step")
+    rate: float = setting(3e-4, "pretrain: learning rate at its highest")
+    algorithms: tuple = setting(tuple(ALGORITHMS), "compare: which", tuple(ALGORITHMS))
+    methods: tuple = setting(("lora", "qlora"), "compare and trl: which", ("lora", "qlora"))
+    seeds: int = setting(3, "compare: runs of each")
+    steps: int = setting(60, "compare: of each run")
+    problems: int = setting(256, "compare: held-out problems")
+    grade: str = setting("strict", "compare: the reward", tuple(GRADES))
+    learning_rate: float = setting(5e-5, "compare: of the adapters")
+    prompts: int = setting(4, "prompts a batch")
+    group_size: int = setting(8, "samples a prompt")
+    prompt_tokens: int = setting(256, "trl: of each prompt; compare's are as long as they are")
+    max_new_tokens: int = setting(512, "longest completion, tokens")
+    rows_a_pass: int = setting(4, "rows scored at once")
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value, choices = getattr(self, field.name), field.metadata["choices"]
+            if type(field.default) is int and value < 1:
+                raise InputError(f"{field.name} must be at least 1, got {value}")
+            if type(field.default) is float and not 0 < value < 1:
+                raise InputError(f"{field.name} must lie between 0 and 1, got {value}")
+            if choices and not set(value if isinstance(value, tuple) else [value]) <= set(choices):
+                raise InputError(f"{field.name} must be of {', '.join(choices)}; got {value!r}")
+
+    def settings(self, algorithm: str):
+        """That algorithm's settings."""
+        names = ("prompts", "group_size", "max_new_tokens", "learning_rate")
+        return ALGORITHMS[algorithm].Settings(**{name: getattr(self, name) for name in names})
+
+    def load(self, model, method: str, **options):
+        """``(policy, tokenizer)``, as :func:`grpo_teach.large.load_large` gives them."""
+        free_memory()  # the last run's
+        options = {"rows_a_pass": self.rows_a_pass} | options
+        return load_large(model, method, self.dtype, self.device, **options)
+
+    def under_cap(self) -> None:
+        """From here on torch has no more of the card than the cap."""
+        if torch.cuda.is_available() and self.device != "cpu":
+            total = torch.cuda.get_device_properties(0).total_memory
+            torch.cuda.set_per_process_memory_fraction(min(1.0, self.cap / total))
+
+
+def pretrain(study: Study, out: Path, seed: int = 0, every: int = 100, progress: bool = False) -> dict:
+    """Make ``out/base``: all weights trained by SFT on worked solutions until so many tokens are read.
+
+    8-bit AdamW; the learning rate rises over the first twentieth of the tokens and then falls to 0, both linearly. Only
+    the solutions' tokens have a loss; the problems' are read, and counted. Goes on from ``out/pretraining.pt``, written
+    after each ``every`` steps.
+
+    Returns:
+        The base's evaluation, as a dictionary, with ``tokens`` read; also in ``out/base.json``.
+    Raises:
+        InputError: if the checkpoint was made with other settings.
+    """
+    policy, tokenizer = study.load(study.model, "full", rows_a_pass=study.batch, random_weights=True, seed=seed)
+    task, generator = WordProblems(tokenizer, study.data), torch.Generator().manual_seed(seed)
+    models, config = Models(policy.train()), SFT(prompts=study.batch, group_size=1)
+    optimizer, checkpoint, read, step = adamw8bit(policy.parameters(), study.rate), out / "pretraining.pt", 0, 0
+    asked = {name: getattr(study, name) for name in BASE} | {"seed": seed}
+    if checkpoint.exists():
+        state = records.load_checkpoint(checkpoint)
+        if state["asked"] != asked:
+            raise InputError(f"{checkpoint} was made with other settings: choose another --out")
+        models.load(state["models"])
+        optimizer.load_state_dict(state["optimizer"])
+        generator.set_state(state["generator"])
+        read, step = state["read"], state["step"]
+    bar = tqdm(total=study.tokens, initial=read, desc="pretraining", disable=not progress)
+    while read < study.tokens:
+        done = read / study.tokens
+        for group in optimizer.param_groups:
+            group["lr"] = study.rate * min(20 * (done + 1e-3), 1 - done)
+        problems = task.sample(study.batch, generator)
+        texts = [task.demonstration(problem) for problem in problems]
+        rows = from_text(tokenizer, [problem.prompt for problem in problems], texts, policy.device)
+        accepted = torch.ones(study.batch, 1, device=policy.device)
+        for loss, _ in sft.update(models, rows, accepted, config):
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(policy.parameters(), config.max_grad_norm)
+            optimizer.step()
+        new, step = int(rows.prompt_mask.sum()) + rows.tokens, step + 1
+        read += new
+        bar.set_postfix({"loss": f"{float(loss.detach()):.3f}"})
+        bar.update(new)
+        if step % every == 0 or read >= study.tokens:
+            state = {"models": models.learnt(), "optimizer": optimizer.state_dict(), "step": step, "read": read}
+            state |= {"generator": generator.get_state(), "asked": asked}
+            records.save_checkpoint(checkpoint, state)
+    bar.close()
+    save_policy(policy, tokenizer, out / "base")
+    policy.rows_a_pass = study.rows_a_pass
+    found = evaluate(policy.eval(), tokenizer, task, study.problems, max_new_tokens=study.max_new_tokens)
+    result = found.as_dict() | {"tokens": read}
+    records.write_json(out / "base.json", result | {"manifest": records.manifest(asked, seed)})
+    return result
+
+
+def compare(study: Study, out: Path, progress: bool = False) -> dict:
+    """Train ``out/base`` in each way, with an adapter. A run that the record holds is not repeated.
+
+    Returns:
+        The record, written to ``out/compare.json`` after each run: by algorithm, method and seed the evaluation, peak
+        bytes and tokens a second, or what stopped it.
+    Raises:
+        InputError: if there is no base yet, or the record was made with other settings.
+    """
+    path, asked = out / "compare.json", dataclasses.asdict(study)
+    held = json.loads(path.read_text()) if path.exists() else {"manifest": records.manifest(asked, 0), "runs": {}}
+    fixed = asked.keys() - {"algorithms", "methods", "seeds"}  # which runs there are may grow
+    differing = sorted(name for name in fixed if held["manifest"]["config"][name] != asked[name])
+    if differing:
+        raise InputError(f"{path} was made with other settings: {', '.join(differing)}")
+    if not (out / "base").exists():
+        raise InputError(f"there is no base in {out}: make one first: pretrain, with the same --out")
+    configs = {algorithm: study.settings(algorithm) for algorithm in study.algorithms}  # what is wrong, before loading
+    study.under_cap()
+    for seed in range(study.seeds):
+        for method in study.methods:
+            for algorithm in study.algorithms:
+                name = f"{algorithm} {method} {seed}"
+                if name not in held["runs"]:
+                    where = out / "base", out / name.replace(" ", "-")
+                    held["runs"][name] = _train(study, algorithm, configs[algorithm], method, seed, *where, progress)
+                    records.write_json(path, held)
+    return held
+
+
+def _train(study: Study, algorithm: str, config, method: str, seed: int, base: Path, folder: Path, progress) -> dict:
+    policy, tokenizer = study.load(base, method, seed=seed)
+    if policy.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    task, options = WordProblems(tokenizer, study.data, study.grade), {"seed": seed, "optimizer": adamw8bit}
+    options |= {"reference": False, "out": folder, "resume": True, "progress": progress}
+    try:
+        trained = train(policy, tokenizer, task, ALGORITHMS[algorithm], config, steps=study.steps, **options)
+    except TrainingDiverged as error:
+        return {"stopped": str(error)}
+    except torch.cuda.OutOfMemoryError:
+        return {"stopped": f"out of memory under {study.cap / GIB:.1f} GiB"}
+    found = {
+        "peak_bytes": allocated_bytes(policy.device),
+        "tokens": trained.tokens,
+        "tokens_a_second": trained.tokens / trained.seconds,
+    }
+    return found | trained.evaluate(study.problems).as_dict()
+
+
+def expected(study: Study, prompt_tokens: int) -> dict[str, dict]:
+    """The byte ledger's peak of each set-up, by ``"algorithm method"``: bytes, phase, and whether it fits the cap."""
+    shape, found = Shape.of(model_config(study.model)), {}
+    dtype = "bfloat16" if study.dtype == "auto" else study.dtype
+    sizes = {name: getattr(study, name) for name in ("prompts", "group_size", "max_new_tokens", "rows_a_pass")}
+    for method in study.methods:
+        for algorithm in study.algorithms:
+            critic = "head" if algorithm == "ppo" else "none"
+            given = {"algorithm": algorithm, "method": method, "critic": critic, "dtype": dtype}
+            ledger = predict(Setup(shape, **given, prompt_tokens=prompt_tokens, **sizes))
+            total = ledger.terms["total"]
+            found[f"{algorithm} {method}"] = {"bytes": total, "phase": ledger.peak[0], "fits": total <= study.cap}
+    return found
+
+
+def flags(parser: argparse.ArgumentParser) -> None:
+    """Which part, one flag for each field of a study, and where to."""
+    parser.add_argument("part", choices=("pretrain", "compare", "trl"), help="which, in this order")
+    parser.add_argument("--seed", type=int, default=0, help="of pretrain and trl")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    parser.add_argument("--json", action="store_true", help="end with one line of JSON on standard output")
+    for field in dataclasses.fields(Study):
+        options = {"type": type(field.default), "default": field.default, "choices": field.metadata["choices"] or None}
+        if options["type"] is tuple:
+            options |= {"type": str, "nargs": "+"}
+        elif field.name == "cap":
+            options |= {"type": size, "default": f"{field.default // GIB}GiB"}
+        parser.add_argument("--" + field.name.replace("_", "-"), help=field.metadata["meaning"], **options)
+    parser.add_argument("--expect", action="store_true", help="the byte ledger's prediction in place of the run")
+    parser.add_argument("--out", type=Path, default=Path("out/one_billion"), help="folder for base, runs and records")
+
+
+def run(args: argparse.Namespace) -> dict:
+    """Run one part, or print what is expected of it."""
+    given = {field.name: getattr(args, field.name) for field in dataclasses.fields(Study)}
+    study = Study(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
+    if args.expect:
+        return _expect(study, args.part)
+    out = records.output_folder(args.out)
+    if args.part == "pretrain":
+        found = pretrain(study, out, args.seed, progress=not args.quiet)
+        print(f"accuracy {found['accuracy']:.1%} after {found['tokens']:,} tokens: {out / 'base'}")
+    elif args.part == "compare":
+        found = compare(study, out, progress=not args.quiet)
+        for name, result in found["runs"].items():
+            print(f"{name:24}{result.get('stopped') or _line(result)}")
+    else:
+        study.under_cap()
+        found = beside_trl(study, args.seed)
+        records.write_json(
+            out / "trl.json", found | {"manifest": records.manifest(dataclasses.asdict(study), args.seed)}
+        )
+        for name, result in found.items():
+            print(f"{name:24}{_line(result)}")
+    return found
+
+
+def _line(result: dict) -> str:
+    peak, speed = result["peak_bytes"], result["tokens_a_second"]
+    text = f"{peak / GIB:7.2f} GiB " if peak else "      - GiB "
+    text += f"{speed:8,.0f} tokens a second"
+    if "accuracy" in result:
+        low, high = result["interval"]
+        text += f"   accuracy {result['accuracy']:.1%} ({low:.1%} – {high:.1%})"
+    return text
+
+
+def _expect(study: Study, part: str) -> dict:
+    if part == "pretrain":
+        raise InputError("the byte ledger has no pretraining: --expect belongs to compare and trl")
+    if part == "trl":
+        study, longest = dataclasses.replace(study, algorithms=("grpo",)), study.prompt_tokens
+    else:
+        tokenizer = load_large_tokenizer(study.model, random_weights=True)
+        problems = WordProblems(tokenizer, study.data).splits["train"]
+        longest = max(len(ids) for ids in tokenizer([problem.prompt for problem in problems])["input_ids"])
+    found = expected(study, longest)
+    print(f"prompts of {longest} tokens, completions of {study.max_new_tokens}, cap {study.cap / GIB:.1f} GiB")
+    for name, row in found.items():
+        fits = "fits" if row["fits"] else "does not fit"
+        print(f"{name:24}{row['bytes'] / GIB:7.2f} GiB in {row['phase']}, {fits}")
+    return found
+
+
+def main(arguments: list[str] | None = None) -> int:
+    kind = argparse.ArgumentDefaultsHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__.split(":")[0], formatter_class=kind)
+    flags(parser)
+    args = parser.parse_args(arguments)
+    try:
+        found = run(args)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if args.json:
+        print(json.dumps(found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
