@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RECORDED / "rehearsal.json")
     arguments = parser.parse_args()
     runs = {name: rehearse(arguments.model, SETTINGS | its) for name, its in RUNS.items()}
-    write_json(arguments.out, {"model": arguments.model, "runs": runs, "manifest": manifest(SETTINGS, seed=0)})
+    write_json(arguments.out, {"model": arguments.model, "runs": runs, "manifest": manifest(SETTINGS, [0])})
     for name, found in runs.items():
         most = max(process["peak_resident_bytes"] for process in found["processes"].values())
         same = "the same steps" if found["same_steps"] else "OTHER STEPS"

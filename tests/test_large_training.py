@@ -12,7 +12,6 @@ from grpo_teach import ALGORITHMS, ChainSum, InputError, sample, score, train
 from grpo_teach.__main__ import main
 from grpo_teach.large import adamw8bit
 from grpo_teach.policy import Models
-from grpo_teach.rewards import coin
 from grpo_teach.rollout import score_with_values
 from grpo_teach.train import adamw
 
@@ -105,11 +104,11 @@ def test_sampling_first_takes_no_gradient_away(shape, method):
 # Training ---------------------------------------------------------------------------------------------------------
 
 
-class Coin(ChainSum):
-    """Half of all answers are right, so that random weights see mixed groups."""
+class EverySecond(ChainSum):
+    """Every second answer is right, whatever it says, so that random weights see mixed groups."""
 
     def reward(self, completions, problems):
-        return torch.tensor([coin(text, "") for text in completions]).reshape(len(problems), -1)
+        return torch.arange(len(completions)).remainder(2).float().reshape(len(problems), -1)
 
 
 SIZES = {"prompts": 2, "group_size": 4, "max_new_tokens": 6, "learning_rate": 3e-3, "minibatches": 2}
@@ -132,7 +131,7 @@ def run(name, out=None, steps=2, shape="llama", **options):
     policy, tokenizer = tiny(shape, method, dtype, rows_a_pass=3)
     torch.manual_seed(5 if options.get("resume") else 4)
     options = {"optimizer": optimizer, "out": out, "progress": False} | options
-    return train(policy, tokenizer, Coin(2), ALGORITHMS[algorithm], config, steps=steps, **options)
+    return train(policy, tokenizer, EverySecond(2), ALGORITHMS[algorithm], config, steps=steps, **options)
 
 
 @pytest.mark.parametrize("name", RUNS)
