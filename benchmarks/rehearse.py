@@ -70,7 +70,7 @@ def rehearse(model: str, settings: dict) -> dict:
             "processes": {name: {"peak_resident_bytes": b, "seconds": s} for name, (b, s) in processes.items()},
             "steps": steps(whole),
             "same_steps": steps(parted) == steps(whole),
-            "seconds_a_step": json.loads((whole / "metrics.jsonl").read_text().splitlines()[-1])["seconds"] / STEPS,
+            "seconds": json.loads((whole / "metrics.jsonl").read_text().splitlines()[-1])["seconds"],
             "checkpoint_bytes": (parted / "checkpoint.pt").stat().st_size,
             "config": json.loads((whole / "manifest.json").read_text())["config"],
         }
@@ -81,12 +81,13 @@ def main() -> None:
     parser.add_argument("--model", default="llama-3.2-1b", help="a shape that ships, a folder, or a name on the Hub")
     parser.add_argument("--out", type=Path, default=RECORDED / "rehearsal.json")
     arguments = parser.parse_args()
-    runs = {name: rehearse(arguments.model, SETTINGS | its) for name, its in RUNS.items()}
+    runs = [{"name": name, "seed": 0} | rehearse(arguments.model, SETTINGS | its) for name, its in RUNS.items()]
     write_json(arguments.out, {"model": arguments.model, "runs": runs, "manifest": manifest(SETTINGS, [0])})
-    for name, found in runs.items():
+    for found in runs:
         most = max(process["peak_resident_bytes"] for process in found["processes"].values())
         same = "the same steps" if found["same_steps"] else "OTHER STEPS"
-        print(f"{name}: {most / 2**30:.2f} GiB, {found['seconds_a_step']:.0f} s a step; killed and resumed: {same}")
+        speed = found["seconds"] / STEPS
+        print(f"{found['name']}: {most / 2**30:.2f} GiB, {speed:.0f} s a step; killed and resumed: {same}")
 
 
 if __name__ == "__main__":

@@ -56,11 +56,13 @@ def tiny_policy(
 @contextmanager
 def _no_progress_bars():
     """Loading half a million parameters is done before a bar can be read."""
+    wanted = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
         yield
     finally:
-        transformers_logging.enable_progress_bar()
+        if wanted:
+            transformers_logging.enable_progress_bar()
 
 
 def load_base(task: str = "chain_sum"):

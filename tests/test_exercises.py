@@ -11,8 +11,11 @@ import nbformat
 import pytest
 import torch
 
-from grpo_teach import exercises
+from grpo_teach import exercises, memory
+from grpo_teach.exercises.chapter_08 import Fitting
 from grpo_teach.exercises.exercise import TEXTS, Exercise
+from grpo_teach.exercises.prediction import Prediction
+from grpo_teach.large import model_config
 
 TESTS = Path(__file__).parent
 NOTEBOOKS = sorted((TESTS.parent / "notebooks").glob("0[1-9]_*.ipynb"))
@@ -36,10 +39,11 @@ COURSE = {
     *("token_logprobs", "completion_mask", "answer_reward", "sft_loss", "rejection_weights", "reinforce_loss"),
     *("leave_one_out_advantages", "returns_to_go", "importance_ratio", "clipped_policy_loss", "gae", "value_loss"),
     *("group_relative_advantages", "kl_k3", "aggregate_sequence_mean", "grpo_loss", "critic_bytes"),
-    "chunked_token_logprobs",
+    *("chunked_token_logprobs", "settings_that_fit", "strict_reward"),
 }
 
-NAMES = [name for name, exercise in exercises.EXERCISES.items() if isinstance(exercise, Exercise)]
+NAMES = [name for name, exercise in exercises.EXERCISES.items() if not isinstance(exercise, Prediction)]
+COMPARED = [name for name in NAMES if isinstance(exercises.EXERCISES[name], Exercise)]
 
 pytestmark = pytest.mark.usefixtures("own_progress")
 
@@ -104,7 +108,7 @@ def test_a_known_wrong_answer_is_named(name, diagnosis, answer):
     assert "expected" in verdict.message and "got" in verdict.message
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", COMPARED)
 def test_every_diagnosis_and_remark_has_its_text_and_no_text_is_left_over(name):
     exercise, table = exercises.EXERCISES[name], TEXTS[name]
     said = {"passed", *exercise.probes, *exercise.demands}
@@ -116,8 +120,24 @@ def test_every_diagnosis_and_remark_has_its_text_and_no_text_is_left_over(name):
     assert all(list(case.inputs) == arguments for case in exercise.cases)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", COMPARED)
 def test_every_mistake_of_the_checker_is_told_from_the_others(name):
     """Each mistake, handed in as an answer, gets its own name: no two of them look alike to the cases."""
     for diagnosis, mistake in exercises.EXERCISES[name].mistakes.items():
         assert exercises.check(name, mistake).diagnosis == diagnosis
+
+
+def test_every_text_on_settings_that_fit_is_read_by_someone():
+    wrong = dict(CHAPTERS[-1].WRONG["settings_that_fit"])
+    assert isinstance(exercises.EXERCISES["settings_that_fit"], Fitting)
+    assert set(TEXTS["settings_that_fit"]) == {"passed", *wrong} - {"wrong_type"}
+
+
+def test_settings_that_do_not_fit_are_told_by_how_much_and_which_term_is_largest():
+    """From the ledger itself: the same set-up asked for on the command line gives the same numbers."""
+    verdict = exercises.check("settings_that_fit", CHAPTERS[-1].stays(checkpointing=False))
+    ledger = memory.predict(memory.Setup(memory.Shape.of(model_config("llama-3.2-1b")), **CHAPTERS[-1].CHEAP,
+                                         checkpointing=False))  # fmt: skip
+    peak = ledger.terms["total"] / 2**30
+    assert f"the peak is {peak:.2f} GiB, {peak - 0.9 * 14.7:.2f} too much. It falls in update" in verdict.message
+    assert f"the largest term is activations with {ledger.terms['activations'] / 2**30:.2f} GiB" in verdict.message

@@ -5,18 +5,24 @@ from __future__ import annotations
 import os
 
 from grpo_teach.errors import InputError
-from grpo_teach.exercises import chapter_01, chapter_02, chapter_03, chapter_04, chapter_05, chapter_06, chapter_07
+from grpo_teach.exercises import (
+    chapter_01,
+    chapter_02,
+    chapter_03,
+    chapter_04,
+    chapter_05,
+    chapter_06,
+    chapter_07,
+    chapter_08,
+)
 from grpo_teach.exercises.diagnose import examine
-from grpo_teach.exercises.prediction import Prediction
+from grpo_teach.exercises.exercise import Exercise
 from grpo_teach.exercises.report import Verdict, note_progress, read_progress, show
 
 __all__ = ["Verdict", "check", "names", "progress"]
 
-EXERCISES = {
-    exercise.name: exercise
-    for chapter in (chapter_01, chapter_02, chapter_03, chapter_04, chapter_05, chapter_06, chapter_07)
-    for exercise in chapter.EXERCISES
-}
+CHAPTERS = (chapter_01, chapter_02, chapter_03, chapter_04, chapter_05, chapter_06, chapter_07, chapter_08)
+EXERCISES = {exercise.name: exercise for chapter in CHAPTERS for exercise in chapter.EXERCISES}
 
 
 def names() -> list[str]:
@@ -44,7 +50,7 @@ def check(name: str, answer) -> Verdict:
     if name not in EXERCISES:
         raise InputError(f"there is no exercise named {name!r}; there are: {', '.join(EXERCISES)}")
     exercise = EXERCISES[name]
-    verdict = exercise.examine(answer) if isinstance(exercise, Prediction) else examine(exercise, answer)
+    verdict = examine(exercise, answer) if isinstance(exercise, Exercise) else exercise.examine(answer)
     show(verdict)
     if verdict.passed and not verdict.from_book:
         note_progress(name)
