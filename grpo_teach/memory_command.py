@@ -44,7 +44,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fit", type=size, metavar="SIZE", help="16GiB, say: does it fit, and what would")
     parser.add_argument("--formulas", action="store_true", help="print every formula, and what its symbols stand for")
     parser.add_argument("--measure", action="store_true", help="run two steps with random weights, and compare")
-    parser.add_argument("--grid", choices=list(GRIDS), help="measure many set-ups: tiny ones, or those of 1B on a GPU")
+    parser.add_argument("--grid", choices=list(GRIDS), help="measure many set-ups: tiny, 1B, 1B with short texts")
     parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), help="to measure on; default a GPU if there is one"
     )

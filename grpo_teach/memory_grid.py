@@ -2,7 +2,8 @@
 
 ``python -m grpo_teach memory --grid small`` takes some minutes of a CPU: tiny shapes of three builds, in which the
 weights, the activations, the logits and the cache fill the most in turn. ``--grid 1b`` wants a GPU: every algorithm
-and critic with every method, at the true shape of Llama-3.2-1B.
+and critic with every method, at the true shape of Llama-3.2-1B. ``--grid 1b_short`` is the same with two short texts, so
+that a CPU can do it: what stays is there at its true size, and little comes and goes.
 """
 
 from __future__ import annotations
@@ -89,7 +90,9 @@ LARGE_GRID = [
     if (method, learner.get("critic")) != ("full", "lora")  # there is no adapter to give to the critic
 ]
 LARGE_GRID += [("llama-3.2-1b", FULL16 | FOUR_MODELS | learner) for learner in (LEARNERS[2], LEARNERS[5])]
-GRIDS = {"small": SMALL_GRID, "1b": LARGE_GRID}
+SHORT = {"prompts": 1, "group_size": 2, "prompt_tokens": 32, "max_new_tokens": 8, "rows_a_pass": 1}
+SHORT_GRID = [(model, different | SHORT) for model, different in LARGE_GRID]
+GRIDS = {"small": SMALL_GRID, "1b": LARGE_GRID, "1b_short": SHORT_GRID}
 
 
 def config_of(model: str):
