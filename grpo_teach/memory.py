@@ -25,6 +25,7 @@ tensors. Left out are the CUDA context (about 0.5 GiB, in no allocator's figure)
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -97,6 +98,15 @@ class Ledger:
         return "\n".join([*rows, *(f"{name} = {value:,}: {text}" for name, (text, value) in self.symbols.items())])
 
 
+@functools.cache
+def _compiled(formula: str):
+    return compile(formula, "ledger", "eval")
+
+
+def _value(formula: str, known: dict[str, int]) -> int:
+    return int(eval(_compiled(formula), {}, known))
+
+
 def predict(setup: Setup) -> Ledger:
     """The bytes of each term, of each phase, and the peak.
 
@@ -115,7 +125,7 @@ def predict(setup: Setup) -> Ledger:
     full, wide, checkpointing = setup.method == "full", setup.dtype == "float32", setup.checkpointing
 
     def line(name: str, formula: str, meaning: str) -> None:
-        known[name] = int(eval(formula, {}, known))
+        known[name] = _value(formula, known)
         lines[name] = Line(formula, meaning, known[name])
 
     frozen = "Q / 2 + q + 4 * g + 1092 * m + b * (W - Q)" if setup.method == "qlora" else "b * W"
@@ -155,7 +165,7 @@ def predict(setup: Setup) -> Ledger:
 
     def moment(phase: str, name: str, gradients: str = "gradients", **formulas: str) -> None:
         written[phase, name] = {term: term for term in STAYING} | {"gradients": gradients} | formulas
-        moments[phase, name] = {term: int(eval(text, {}, known)) for term, text in written[phase, name].items()}
+        moments[phase, name] = {term: _value(text, known) for term, text in written[phase, name].items()}
 
     moment("sampling", "reading the prompts", kv_cache="2 * L * K * b * P * S", activations="P * S * read")
     # A layer's keys are copied to grow, while the last step's logits and probabilities are still there.

@@ -2,8 +2,8 @@
 
 ``python -m grpo_teach memory --grid small`` takes some minutes of a CPU: tiny shapes of three builds, in which the
 weights, the activations, the logits and the cache fill the most in turn. ``--grid 1b`` wants a GPU: every algorithm
-and critic with every method, at the true shape of Llama-3.2-1B. ``--grid 1b_short`` is the same with two short texts, so
-that a CPU can do it: what stays is there at its true size, and little comes and goes.
+and critic with every method, at the true shape of Llama-3.2-1B. ``--grid 1b_short`` is the same with two short texts,
+so that a CPU can do it: what stays is there at its true size, and little comes and goes.
 """
 
 from __future__ import annotations
