@@ -34,7 +34,8 @@ def grid() -> list[list[list[int]] | None]:
     """The ledger of every set-up that the calculator offers, in whole MiB.
 
     What stays does not hang on group and length, what works not on optimizer and copies. So the two are listed apart,
-    and a page has only to add them up.
+    and a page has only to add them up. Scoring is listed always, though without critic, reference and reward model
+    there is nothing to score.
 
     Returns:
         For each model, critic and method in turn ``[stays, works]``, or None where they do not go together. ``stays``
@@ -49,8 +50,8 @@ def grid() -> list[list[list[int]] | None]:
             continue
         algorithm = "grpo" if critic == "none" else "ppo"
         setup = Setup(shape, algorithm, critic=critic, **method)
-        copies = {"reference": "copy", "reward_model": "same"}
-        each = [predict(dataclasses.replace(setup, optimizer=kind, **copies)).terms for kind in OPTIMIZERS]
+        setup = dataclasses.replace(setup, reference="copy", reward_model="same")
+        each = [predict(dataclasses.replace(setup, optimizer=kind)).terms for kind in OPTIMIZERS]
         stays = [each[0][term] for term in STAYING[:-1]] + [terms["optimizer"] for terms in each]
         sizes = (dict(zip(SIZES, values, strict=True)) for values in itertools.product(*SIZES.values()))
         works = [size for one in sizes for size in _working(predict(dataclasses.replace(setup, **one)))]

@@ -44,8 +44,10 @@ def test_every_phase_is_what_the_ledger_predicts(model, critic):
             setup = replace(setup, reference="copy", reward_model="same")
         expected = predict(setup).phases
         found = shown(model, critic, i, optimizer, copies, sizes)
+        assert expected.keys() >= {"sampling", "update"} and ("scoring" in expected or (critic, copies) == ("none", 0))
         for phase, mib in zip(PHASES, found, strict=True):
-            assert mib == pytest.approx(expected[phase] / 2**20, abs=5)  # nine terms, each rounded to a MiB
+            if phase in expected:  # nine terms, each rounded to a MiB
+                assert mib == pytest.approx(expected[phase] / 2**20, abs=5)
 
 
 def test_a_critic_on_an_adapter_is_offered_only_where_there_is_one():
