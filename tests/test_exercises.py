@@ -22,6 +22,7 @@ NOTEBOOKS = sorted((TESTS.parent / "notebooks").glob("0[1-9]_*.ipynb"))
 sys.path.insert(0, str(TESTS))
 CHAPTERS = [importlib.import_module(f"answers.{path.stem}") for path in sorted(TESTS.glob("answers/chapter_*.py"))]
 ANSWERS = [(chapter.__name__.split(".")[1], chapter) for chapter in CHAPTERS]
+chapter_08 = dict(ANSWERS)["chapter_08"]
 RIGHT = [
     pytest.param(name, answer, id=f"{label}-{name}-{i}")
     for label, chapter in ANSWERS
@@ -128,15 +129,15 @@ def test_every_mistake_of_the_checker_is_told_from_the_others(name):
 
 
 def test_every_text_on_settings_that_fit_is_read_by_someone():
-    wrong = dict(CHAPTERS[-1].WRONG["settings_that_fit"])
+    wrong = dict(chapter_08.WRONG["settings_that_fit"])
     assert isinstance(exercises.EXERCISES["settings_that_fit"], Fitting)
     assert set(TEXTS["settings_that_fit"]) == {"passed", *wrong} - {"wrong_type"}
 
 
 def test_settings_that_do_not_fit_are_told_by_how_much_and_which_term_is_largest():
     """From the ledger itself: the same set-up asked for on the command line gives the same numbers."""
-    verdict = exercises.check("settings_that_fit", CHAPTERS[-1].stays(checkpointing=False))
-    ledger = memory.predict(memory.Setup(memory.Shape.of(model_config("llama-3.2-1b")), **CHAPTERS[-1].CHEAP,
+    verdict = exercises.check("settings_that_fit", chapter_08.stays(checkpointing=False))
+    ledger = memory.predict(memory.Setup(memory.Shape.of(model_config("llama-3.2-1b")), **chapter_08.CHEAP,
                                          checkpointing=False))  # fmt: skip
     peak = ledger.terms["total"] / 2**30
     assert f"the peak is {peak:.2f} GiB, {peak - 0.9 * 14.7:.2f} too much. It falls in update" in verdict.message

@@ -126,10 +126,21 @@ def test_the_recorded_grid_is_whole_and_within_5_percent():
         assert 10e6 < measured < 200e6 and row["resident_bytes"] > measured / 2
 
 
-def test_the_recorded_predictions_are_the_ledgers_of_today():
-    for row in RECORD["runs"]:
-        setup = Setup(Shape.of(CONFIGS[row["model"]]), **row["setup"])
-        assert row["predicted_bytes"] == predict(setup).terms, row["label"]
+def test_a_billion_weights_are_measured_whole_and_within_5_percent():
+    rows = load_record("memory_1b_short")["runs"]
+    expected = [(model, plain(setup_in(model, different))) for model, different in GRIDS["1b_short"]]
+    assert [(row["model"], row["setup"]) for row in rows] == expected
+    for row in rows:
+        assert abs(row["predicted_bytes"]["total"] / row["measured_bytes"]["total"] - 1) < 0.05, row["label"]
+        assert row["measured_bytes"]["total"] > 10**9
+
+
+@pytest.mark.parametrize("name", ["memory", "memory_1b_short"])
+def test_the_recorded_predictions_are_the_ledgers_of_today(name):
+    shapes = {}
+    for row in load_record(name)["runs"]:
+        shape = shapes.setdefault(row["model"], Shape.of(config_of(row["model"])))
+        assert row["predicted_bytes"] == predict(Setup(shape, **row["setup"])).terms, row["label"]
 
 
 def test_the_recorded_grid_covers_what_the_ledger_knows():
