@@ -31,7 +31,7 @@ from grpo_teach.large import DTYPES, adamw8bit, load_large, load_large_tokenizer
 from grpo_teach.memory import Setup, Shape, predict
 from grpo_teach.memory_command import size
 from grpo_teach.policy import Models, save_policy
-from grpo_teach.rehearsal import allocated_bytes, free_memory
+from grpo_teach.rehearsal import allocated_bytes
 from grpo_teach.rollout import from_text
 from grpo_teach.settings import setting
 from grpo_teach.tasks import WordProblems
@@ -88,7 +88,6 @@ class Study:
 
     def load(self, model, method: str, **options):
         """``(policy, tokenizer)``, as :func:`grpo_teach.large.load_large` gives them."""
-        free_memory()  # the last run's
         options = {"rows_a_pass": self.rows_a_pass} | options
         return load_large(model, method, self.dtype, self.device, **options)
 
@@ -191,14 +190,20 @@ def _train(study: Study, algorithm: str, config, method: str, seed: int, base: P
         torch.cuda.reset_peak_memory_stats()
     task, options = WordProblems(tokenizer, study.data, study.grade), {"seed": seed, "optimizer": adamw8bit}
     options |= {"reference": False, "out": folder, "resume": True, "progress": progress}
+
+    def note(row: dict) -> None:  # kept with the run, so that it is there after an interruption too
+        row["peak_bytes"] = allocated_bytes(policy.device)
+
     try:
-        trained = train(policy, tokenizer, task, ALGORITHMS[algorithm], config, steps=study.steps, **options)
+        trained = train(
+            policy, tokenizer, task, ALGORITHMS[algorithm], config, steps=study.steps, callbacks=[note], **options
+        )
     except TrainingDiverged as error:
         return {"stopped": str(error)}
     except torch.cuda.OutOfMemoryError:
         return {"stopped": f"out of memory under {study.cap / GIB:.1f} GiB"}
     found = {
-        "peak_bytes": allocated_bytes(policy.device),
+        "peak_bytes": max((row["peak_bytes"] for row in trained.history if row["peak_bytes"]), default=None),
         "tokens": trained.tokens,
         "tokens_a_second": trained.tokens / trained.seconds,
     }

@@ -10,9 +10,9 @@ from transformers import PrinterCallback, TrainerCallback
 
 from grpo_teach.algorithms import ALGORITHMS
 from grpo_teach.errors import InputError, needed
-from grpo_teach.large import adamw8bit, load_large, nf4
+from grpo_teach.large import adamw8bit, free_memory, load_large, nf4
 from grpo_teach.policy import save_policy
-from grpo_teach.rehearsal import allocated_bytes, free_memory, rehearse
+from grpo_teach.rehearsal import allocated_bytes, rehearse
 from grpo_teach.rewards import coin
 from grpo_teach.tasks import Problem, Task
 
@@ -38,11 +38,14 @@ class SecondStep(TrainerCallback):
 
     def on_step_begin(self, args, state, control, **_):
         if torch.cuda.is_available():
+            torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
         self.began = time.perf_counter()
 
     def on_step_end(self, args, state, control, **_):
         device = torch.device("cpu" if args.use_cpu else "cuda")
+        if device.type == "cuda":
+            torch.cuda.synchronize()
         self.seconds, self.peak = time.perf_counter() - self.began, allocated_bytes(device)
 
 

@@ -11,15 +11,13 @@ import sys
 import torch
 
 from grpo_teach.errors import InputError
-from grpo_teach.flags import model_options
+from grpo_teach.flags import chosen_tokenizer, model_options
 from grpo_teach.large import load_large, model_config, place
 from grpo_teach.memory import Setup, Shape, nearest, predict
 from grpo_teach.memory_command import GIB, table
 from grpo_teach.memory_measure import CRITICS
 
 __all__ = ["free_bytes", "must_fit", "setup_of"]
-
-PROMPT_TOKENS = 256  # taken for granted where a prompt has as many bytes or more
 
 
 def setup_of(args: argparse.Namespace, shape: Shape, config, task) -> Setup:
@@ -29,7 +27,7 @@ def setup_of(args: argparse.Namespace, shape: Shape, config, task) -> Setup:
         args: of the command, with ``model``.
         shape: of that model.
         config: the algorithm's settings.
-        task: whose prompts are asked; a prompt has at most as many tokens as bytes.
+        task: whose prompts are asked; 64 of them tell how long they are.
     Returns:
         The set-up; its dtype is the one that :func:`load_large` will choose.
     """
@@ -46,7 +44,7 @@ def setup_of(args: argparse.Namespace, shape: Shape, config, task) -> Setup:
         dtype=str(place(options["device"], options["dtype"], options["method"])[1]).removeprefix("torch."),
         optimizer=args.optimizer,
         padded=config.prompts > 1,
-        prompt_tokens=min(PROMPT_TOKENS, max(len(problem.prompt.encode()) for problem in prompts)),
+        prompt_tokens=max(len(ids) for ids in chosen_tokenizer(args)([p.prompt for p in prompts])["input_ids"]),
         **{name: options[name] for name in ("method", "rows_a_pass", "rank", "chunk", "checkpointing")},
         **{name: getattr(config, name) for name in ("prompts", "group_size", "max_new_tokens")},
     )
@@ -75,11 +73,10 @@ def must_fit(args: argparse.Namespace, config, task) -> None:
     free = free_bytes(device)
     if free is None:  # then loading will say that accelerate is missing
         return
+    shipped = model_config(args.model)
     try:
-        shape = Shape.of(model_config(args.model))
-    except InputError as error:
-        if "Llama" not in str(error):
-            raise
+        shape = Shape.of(shipped)
+    except InputError as error:  # of another build than Llama's
         print(f"warning: whether the run fits is not known: {error}", file=sys.stderr)
         return
     setup = setup_of(args, shape, config, task)

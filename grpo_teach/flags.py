@@ -8,17 +8,15 @@ from pathlib import Path
 
 from grpo_teach.algorithms import ALGORITHMS
 from grpo_teach.errors import InputError
-from grpo_teach.large import DTYPES, NEEDS, SHAPES, adamw8bit, load_large, load_large_tokenizer
+from grpo_teach.large import DTYPES, NEEDS, OPTIMIZERS, SHAPES, load_large, load_large_tokenizer
 from grpo_teach.policy import load_base, load_policy, load_tokenizer
 from grpo_teach.settings import Settings
 from grpo_teach.tasks import TASKS, ChainSum, Task, WordProblems
 from grpo_teach.tasks.word_problems import GRADES
-from grpo_teach.train import adamw
 
-__all__ = ["OPTIMIZERS", "at_least_one", "chosen_model", "chosen_tokenizer", "config_of", "given_settings"]
+__all__ = ["at_least_one", "chosen_model", "chosen_tokenizer", "config_of", "given_settings"]
 __all__ += ["model_flags", "model_options", "settings_flags", "start", "task_flags", "task_of", "training_flags"]
 
-OPTIMIZERS = {"adamw": adamw, "adamw8bit": adamw8bit}
 OPTIONS = {
     "method": {"choices": list(NEEDS), "help": "all weights, an adapter, or one beside 4-bit weights (default qlora)"},
     "dtype": {"choices": DTYPES, "help": "default auto: bfloat16, or float16 where the card has none"},

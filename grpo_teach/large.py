@@ -6,6 +6,7 @@ an adapter, bitsandbytes for 4-bit weights and 8-bit Adam, and accelerate to loa
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 from pathlib import Path
@@ -24,11 +25,12 @@ from transformers import (
 
 from grpo_teach.errors import InputError, needed
 from grpo_teach.policy import adapted_layers
+from grpo_teach.train import adamw
 
 logging.getLogger("bitsandbytes.backends.cpu").setLevel(logging.ERROR)  # of a faster kernel that it can do without
 
 __all__ = ["DTYPES", "NEEDS", "SHAPES", "adamw8bit", "load_large", "load_large_tokenizer", "merge", "model_config"]
-__all__ += ["nf4", "place", "stand_in_tokenizer"]
+__all__ += ["OPTIMIZERS", "free_memory", "nf4", "place", "stand_in_tokenizer"]
 
 SHAPES = {folder.name: folder for folder in sorted((Path(__file__).parent / "data" / "configs").iterdir())}
 NEEDS = {"full": ["accelerate"], "lora": ["accelerate", "peft"], "qlora": ["accelerate", "peft", "bitsandbytes"]}
@@ -83,6 +85,7 @@ def load_large(
     for package in NEEDS[method]:
         needed(package)
     device, dtype = place(device, dtype, method)
+    free_memory()
     quantization = nf4(dtype) if method == "qlora" else None
     tokenizer = load_large_tokenizer(model, random_weights)
     torch.manual_seed(seed)
@@ -97,6 +100,7 @@ def load_large(
         # then on, and no gradient through them.
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+    _must_be_plain(policy, method)
     if method != "full":
         if not adapted_layers(policy):  # the folder of a saved adapter brings base and adapter
             policy.add_adapter(
@@ -114,6 +118,30 @@ def load_large(
         enable({"use_reentrant": False})
     policy.rows_a_pass, policy.chunk, policy.recompute_passes = rows_a_pass, chunk, checkpointing
     return policy.eval(), tokenizer
+
+
+def _must_be_plain(policy: nn.Module, method: str) -> None:
+    """Scoring takes logits as ``weight @ hidden``, and must see what the sampler saw."""
+    name, head = policy.config.model_type, policy.get_output_embeddings()
+    rescaled = [
+        getattr(policy.config, key, None) for key in ("final_logit_softcapping", "logit_scale", "logits_scaling")
+    ]
+    if any(value not in (None, 1) for value in rescaled) or getattr(head, "bias", None) is not None:
+        raise InputError(f"{name} changes its logits after the output matrix, which scoring here does not")
+    if method == "full" and adapted_layers(policy):
+        raise InputError("this is an adapter: choose the method lora or qlora, or merge it into its base first")
+    for part in policy.modules():  # sampled without dropout, scored without
+        if isinstance(part, nn.Dropout):
+            part.p = 0.0
+        if isinstance(getattr(part, "attention_dropout", None), float):
+            part.attention_dropout = 0.0
+
+
+def free_memory() -> None:
+    """Let go of models that nothing refers to but they themselves, and of what CUDA's allocator holds in store."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def load_large_tokenizer(model: str | Path | PreTrainedConfig, random_weights: bool = False):
@@ -281,3 +309,6 @@ def adamw8bit(parameters, learning_rate: float) -> torch.optim.Optimizer:
     Source: Dettmers et al. (arXiv 2110.02861).
     """
     return needed("bitsandbytes").optim.AdamW8bit(parameters, lr=learning_rate, weight_decay=0.0)
+
+
+OPTIMIZERS = {"adamw": adamw, "adamw8bit": adamw8bit}

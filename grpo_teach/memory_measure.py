@@ -24,8 +24,7 @@ from transformers import AutoModel
 
 from grpo_teach.algorithms import ALGORITHMS
 from grpo_teach.errors import InputError
-from grpo_teach.flags import OPTIMIZERS
-from grpo_teach.large import load_large
+from grpo_teach.large import OPTIMIZERS, load_large
 from grpo_teach.memory_setup import Setup
 from grpo_teach.policy import Models
 from grpo_teach.train import Trainer
@@ -226,6 +225,7 @@ def run(config, setup: Setup, device: str, meter: Meter) -> dict:
             meter.enter("update")
 
     models.policy.get_decoder().register_forward_pre_hook(note)
+    trainer.scaler = torch.amp.GradScaler(models.policy.device.type, enabled=False)  # it might skip a step
     trainer.train_step()
     first = trainer.seconds, trainer.tokens
     trainer.train_step()
@@ -286,7 +286,8 @@ def measure_apart(*args, **kwargs) -> dict:
         InputError: also if the system ended that process, for want of memory.
     """
     # A server that has made the imports, where there is one, and forks a fresh process for each measurement.
-    served = "forkserver" in multiprocessing.get_all_start_methods()
+    # Not beside a GPU: bitsandbytes asks it its kind on import, and a process that was forked after that cannot use it.
+    served = "forkserver" in multiprocessing.get_all_start_methods() and not torch.cuda.is_available()
     context = multiprocessing.get_context("forkserver" if served else "spawn")
     if served:
         context.set_forkserver_preload([__name__, "peft", "bitsandbytes"])  # these two if they are there

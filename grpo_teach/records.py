@@ -122,8 +122,8 @@ def random_states() -> dict:
 def restore_random_states(states: dict) -> None:
     """Put back what :func:`random_states` noted."""
     torch.set_rng_state(states["torch"])
-    if states["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(states["cuda"])
+    for device, state in enumerate(states["cuda"][: torch.cuda.device_count()]):  # there may be fewer now
+        torch.cuda.set_rng_state(state, device)
     random.setstate(states["python"])
     name, keys, *rest = states["numpy"]
     numpy.random.set_state((name, keys.numpy().astype("uint32"), *rest))

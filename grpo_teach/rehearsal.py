@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from grpo_teach.policy import Models, adapted_layers
 from grpo_teach.rollout import LOGITS_AT_ONCE, rows_a_pass
 from grpo_teach.train import Trainer, adamw
 
-__all__ = ["Cost", "allocated_bytes", "free_memory", "rehearse", "setup_of"]
+__all__ = ["Cost", "allocated_bytes", "rehearse", "setup_of"]
 
 
 @dataclass(frozen=True)
@@ -73,8 +72,8 @@ def rehearse(
     """Take two steps as training would, note what the second takes, and undo them.
 
     The first makes the optimizer's states and warms everything up. Every second answer counts as right, so that no
-    row is left out: bytes and seconds are those of the dearest step. Weights, gradients and random states are
-    afterwards as they were.
+    row is left out: bytes and seconds are those of the dearest step. Weights and random states are afterwards as they
+    were; gradients are dropped.
 
     Args:
         policy, tokenizer, task, algorithm, config, seed, optimizer, reference: as :func:`grpo_teach.train` takes them.
@@ -94,6 +93,7 @@ def rehearse(
         models = Models.build(policy, getattr(config, "critic", None), reference)
         timed = algorithm._replace(update=update)
         trainer = Trainer(models, tokenizer, _EverySecondRight(task), timed, config, seed, optimizer)
+        trainer.scaler = torch.amp.GradScaler(policy.device.type, enabled=False)  # it might skip a step
         trainer.train_step()
         if policy.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
@@ -119,13 +119,6 @@ def rehearse(
         update_seconds=ended - update_began,
         tokens_a_second=(trainer.tokens - tokens) / (ended - began),
     )
-
-
-def free_memory() -> None:
-    """Let go of models that nothing refers to but they themselves, and of what CUDA's allocator holds in store."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def allocated_bytes(device: torch.device) -> int | None:
@@ -159,6 +152,7 @@ def setup_of(policy, algorithm, config, prompt_tokens: int, optimizer: Callable 
         prompt_tokens=prompt_tokens,
         max_new_tokens=config.max_new_tokens,
         rows_a_pass=rows_a_pass(policy),
+        padded=config.prompts > 1,
         chunk=getattr(policy, "chunk", max(1, LOGITS_AT_ONCE // policy.config.vocab_size)),
         checkpointing=getattr(policy, "recompute_passes", False),
         **given,

@@ -103,7 +103,7 @@ class Trainer:
                 self.scaler.step(self.optimizer)  # skips an overflown gradient; the scale is then halved
                 self.scaler.update()
                 self._must_be_finite("weights' sum", float(sum(p.detach().sum() for p in self.parameters)))
-                row |= {"loss": float(loss.detach()), "grad_norm": grad_norm}
+                row |= {"loss": float(loss.detach()), "grad_norm": grad_norm if math.isfinite(grad_norm) else 0.0}
             row |= metrics
         self.tokens += rollouts.tokens
         self.seconds += time.perf_counter() - started
@@ -128,6 +128,7 @@ class Trainer:
         """What must be the same for a run to be the same run."""
         run = {"algorithm": self.algorithm.label, "task": repr(self.task), "seed": self.seed}
         run |= {"starting_weights": self.start, "optimizer": self.make_optimizer.__name__}
+        run |= {"dtype": str(self.models.policy.dtype)}
         return run | dataclasses.asdict(self.config)
 
     def state(self) -> dict:

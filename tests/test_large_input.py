@@ -1,6 +1,7 @@
 """What a reader may bring to a large model: tokenizers of every kind, and the errors they meet, one line each."""
 
 import argparse
+import copy
 import sys
 
 import pytest
@@ -146,3 +147,29 @@ def test_flags_that_do_not_go_together_are_refused(line, word):
     model_flags(parser)
     with pytest.raises(InputError, match=word):
         chosen_model(parser.parse_args(line.split()))
+
+
+@pytest.mark.parametrize(
+    "change", [{"logits_scaling": 8.0}, {"logit_scale": 0.06}, {"final_logit_softcapping": 30.0}], ids=str
+)
+def test_a_model_that_changes_its_logits_afterwards_is_refused(change):
+    config = copy.deepcopy(SHAPES["llama"])
+    for name, value in change.items():
+        setattr(config, name, value)
+    with pytest.raises(InputError, match="changes its logits"):
+        load_large(config, "full", "float32", "cpu", random_weights=True)
+
+
+def test_dropout_is_off_in_training_too_for_sampling_knows_none():
+    config = copy.deepcopy(SHAPES["llama"])
+    config.attention_dropout = 0.5
+    policy, tokenizer = load_large(config, "lora", "float32", "cpu", random_weights=True)
+    rollouts = sample(policy, tokenizer, PROMPTS, 4, 12)
+    torch.testing.assert_close(score(policy.train(), rollouts), rollouts.old_logprobs, rtol=0, atol=2e-5)
+
+
+def test_an_adapter_is_not_trained_whole(tmp_path):
+    save_policy(*tiny(method="full"), tmp_path / "base")
+    save_policy(*load_large(tmp_path / "base", "lora", "float32", "cpu"), tmp_path / "adapter")
+    with pytest.raises(InputError, match="is an adapter"):
+        load_large(tmp_path / "adapter", "full", "float32", "cpu")
