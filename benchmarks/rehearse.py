@@ -1,6 +1,6 @@
 """Rehearse training at the true size on whatever machine this is: kill it after its first step, resume it, record it.
 
-    python benchmarks/rehearse.py                                      # about half an hour on 2 cores
+    python benchmarks/rehearse.py                                      # about an hour on 2 cores
     python benchmarks/rehearse.py --model FOLDER --out record.json     # another shape
 
 Each run is the course's own command, ``python -m grpo_teach train``, with random weights of the model's shape, 4-bit
