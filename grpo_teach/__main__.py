@@ -260,7 +260,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"stopped: {error}", file=sys.stderr)
         return DIVERGED
     except torch.cuda.OutOfMemoryError:
-        print("error: the GPU's memory is full: fewer --rows-a-pass, --prompts or --max-new-tokens", file=sys.stderr)
+        print("error: the GPU's memory is full: ask for fewer rows a pass, prompts or new tokens", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         print("interrupted; --resume goes on from the last checkpoint", file=sys.stderr)

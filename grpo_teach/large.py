@@ -7,7 +7,6 @@ an adapter, bitsandbytes for 4-bit weights and 8-bit Adam, and accelerate to loa
 from __future__ import annotations
 
 import gc
-import json
 import logging
 from pathlib import Path
 
@@ -29,7 +28,7 @@ from grpo_teach.train import adamw
 
 logging.getLogger("bitsandbytes.backends.cpu").setLevel(logging.ERROR)  # of a faster kernel that it can do without
 
-__all__ = ["DTYPES", "NEEDS", "SHAPES", "adamw8bit", "load_large", "load_large_tokenizer", "merge", "model_config"]
+__all__ = ["DTYPES", "NEEDS", "SHAPES", "adamw8bit", "load_large", "load_large_tokenizer", "loaded", "model_config"]
 __all__ += ["OPTIMIZERS", "free_memory", "nf4", "place", "stand_in_tokenizer"]
 
 SHAPES = {folder.name: folder for folder in sorted((Path(__file__).parent / "data" / "configs").iterdir())}
@@ -94,7 +93,7 @@ def load_large(
         policy = _random(config, dtype, device, quantization)
     else:
         options = {"dtype": dtype, "device_map": {"": device}, "attn_implementation": "sdpa"}
-        policy = _loaded(AutoModelForCausalLM, model, quantization_config=quantization, **options)
+        policy = loaded(AutoModelForCausalLM, model, quantization_config=quantization, **options)
     for module in policy.modules():
         # On a CPU with AVX512-BF16, bitsandbytes would repack a layer in evaluation mode for good: other weights from
         # then on, and no gradient through them.
@@ -155,7 +154,7 @@ def load_large_tokenizer(model: str | Path | PreTrainedConfig, random_weights: b
     if isinstance(model, PreTrainedConfig) or model in SHAPES:
         name = getattr(model, "model_type", model)
         raise InputError(f"{name} is a shape without weights: ask for random weights, or name a model on the Hub")
-    tokenizer = _loaded(AutoTokenizer, model, padding_side="left")
+    tokenizer = loaded(AutoTokenizer, model, padding_side="left")
     if tokenizer.eos_token is None:
         raise InputError(f"the tokenizer of {model} has no EOS token, so no completion could end")
     if tokenizer.pad_token is None:
@@ -205,10 +204,15 @@ def model_config(name: str | Path) -> PreTrainedConfig:
     Raises:
         InputError: if there is none to be had.
     """
-    return _loaded(AutoConfig, SHAPES.get(str(name), name))
+    return loaded(AutoConfig, SHAPES.get(str(name), name))
 
 
-def _loaded(kind, name, *before, **options):
+def loaded(kind, name, *before, **options):
+    """``kind.from_pretrained(*before, name, **options)``, whose many kinds of failure end in one line.
+
+    Raises:
+        InputError: for any of them.
+    """
     hub = logging.getLogger("huggingface_hub")
     level = hub.level
     hub.setLevel(logging.ERROR)  # without network it would announce each of its attempts
@@ -268,39 +272,6 @@ def _random(config, dtype: torch.dtype, device: str, quantization: BitsAndBytesC
             policy._init_weights(module)
     policy.tie_weights()
     return policy
-
-
-def merge(adapter: str | Path, out: str | Path, dtype: str = "auto") -> tuple[str, str]:
-    """Write ``W + 2 B A`` in place of each ``W``: a model that transformers reads without peft, and its tokenizer.
-
-    The base is loaded whole, not in 4 bits. What was trained beside 4-bit weights so stands on slightly other ones
-    afterwards, and 16-bit weights round the sum: the outputs change a little.
-
-    Args:
-        adapter: the folder that :func:`grpo_teach.policy.save_policy` wrote.
-        out: the folder to write to.
-        dtype: of the merged weights; ``"auto"`` as the base's are stored.
-    Returns:
-        ``(base, dtype)``: their names.
-    Raises:
-        InputError: if the folder holds no adapter, or its base cannot be loaded: one of random weights never can.
-    Source: LoRA (arXiv 2106.09685) section 4.1.
-    """
-    if dtype not in DTYPES:
-        raise InputError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
-    peft = needed("peft")
-    try:
-        base = json.loads((Path(adapter) / "adapter_config.json").read_text())["base_model_name_or_path"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{adapter} is no folder of an adapter: adapter_config.json is missing or broken") from error
-    if not base:
-        raise InputError(f"the adapter in {adapter} stood beside random weights: there is no base to merge it with")
-    tokenizer = load_large_tokenizer(adapter)
-    policy = _loaded(AutoModelForCausalLM, base, dtype=dtype if dtype == "auto" else getattr(torch, dtype))
-    merged = _loaded(peft.PeftModel, str(adapter), policy).merge_and_unload()
-    merged.save_pretrained(out)
-    tokenizer.save_pretrained(out)
-    return base, str(merged.dtype).removeprefix("torch.")
 
 
 def adamw8bit(parameters, learning_rate: float) -> torch.optim.Optimizer:

@@ -9,7 +9,8 @@ from grpo_teach.algorithms import ALGORITHMS
 from grpo_teach.errors import InputError
 from grpo_teach.fit import must_fit
 from grpo_teach.flags import OPTIMIZERS, at_least_one, config_of, start, task_of, training_flags
-from grpo_teach.large import DTYPES, merge
+from grpo_teach.large import DTYPES
+from grpo_teach.merge import merge
 from grpo_teach.preflight import preflight
 from grpo_teach.records import manifest, output_folder, write_json
 

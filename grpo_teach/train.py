@@ -51,7 +51,7 @@ class Trainer:
 
     def __post_init__(self):
         records.seed_everything(self.seed)
-        # The reference is the policy that the run starts from, so a run resumed from another would be another run.
+        # The reference is made of the policy that the run starts from, so a run resumed from another is another run.
         self.start = _fingerprint(self.models.policy)
         self.prompt_generator = torch.Generator().manual_seed(self.seed)  # its state is the position in the data
         self.parameters = [p for p in self.models.trainable().parameters() if p.requires_grad]

@@ -9,7 +9,8 @@ from test_large import LARGE, PROMPTS, SHAPES, tiny, waken
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from grpo_teach.__main__ import main
-from grpo_teach.large import load_large, merge
+from grpo_teach.large import load_large
+from grpo_teach.merge import merge
 from grpo_teach.policy import save_policy
 
 
