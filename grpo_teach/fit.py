@@ -15,7 +15,8 @@ from grpo_teach.flags import chosen_tokenizer, model_options
 from grpo_teach.large import load_large, model_config, place
 from grpo_teach.memory import Setup, Shape, nearest, predict
 from grpo_teach.memory_command import GIB, table
-from grpo_teach.memory_measure import CRITICS
+from grpo_teach.memory_setup import CRITICS, critic_of
+from grpo_teach.train import needs_reference
 
 __all__ = ["free_bytes", "must_fit", "setup_of"]
 
@@ -33,13 +34,12 @@ def setup_of(args: argparse.Namespace, shape: Shape, config, task) -> Setup:
     """
     options = {name: parameter.default for name, parameter in inspect.signature(load_large).parameters.items()}
     options |= {name: value for name, value in vars(args).items() if name in options}
-    critics = {kind: name for name, kind in CRITICS.items()}
     kept = "copy" if options["method"] == "full" else "adapter"
     prompts = task.sample(64, torch.Generator().manual_seed(args.seed))
     return Setup(
         shape,
         algorithm=args.algorithm,
-        critic=critics[getattr(config, "critic", None)],
+        critic=critic_of(config),
         reference="none" if args.no_reference else kept,
         dtype=str(place(options["device"], options["dtype"], options["method"])[1]).removeprefix("torch."),
         optimizer=args.optimizer,
@@ -83,8 +83,7 @@ def must_fit(args: argparse.Namespace, config, task) -> None:
     ledger = predict(setup)
     if ledger.terms["total"] <= free:
         return
-    # A KL term needs its reference.
-    needed = {"no reference"} if getattr(config, "beta", 0) or getattr(config, "kl_coefficient", 0) else set()
+    needed = {"no reference"} if needs_reference(config) else set()
     found = nearest(setup, free, needed)
     cure = f"nearest that fits: {flags(setup, found[1])}" if found else "nothing that the ledger knows makes it fit"
     print(table(ledger))

@@ -25,13 +25,12 @@ from transformers import AutoModel
 from grpo_teach.algorithms import ALGORITHMS
 from grpo_teach.errors import InputError
 from grpo_teach.large import OPTIMIZERS, load_large
-from grpo_teach.memory_setup import Setup
+from grpo_teach.memory_setup import CRITICS, Setup
 from grpo_teach.policy import Models
 from grpo_teach.train import Trainer
 
-__all__ = ["CRITICS", "INSTRUMENTS", "Live", "held", "measure", "measure_apart"]
+__all__ = ["INSTRUMENTS", "Live", "held", "measure", "measure_apart"]
 
-CRITICS = {"none": None, "head": "shared", "lora": "lora", "separate": "separate"}  # the ledger's names, and PPO's
 INSTRUMENTS = {
     "cpu": "bytes of the tensors that operators return, while they live",
     "cuda": "torch.cuda.max_memory_allocated",

@@ -13,9 +13,10 @@ from grpo_teach.algorithms import ALGORITHMS
 from grpo_teach.errors import InputError
 from grpo_teach.settings import setting
 
-__all__ = ["Setup", "Shape", "symbols"]
+__all__ = ["CRITICS", "Setup", "Shape", "critic_of", "symbols"]
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+CRITICS = {"none": None, "head": "shared", "lora": "lora", "separate": "separate"}  # the ledger's names, and PPO's
 PROJECTIONS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 
 
@@ -83,7 +84,7 @@ class Setup:
     model: Shape
     algorithm: str = setting("grpo", "which", tuple(ALGORITHMS))
     method: str = setting("qlora", "learn every weight, or adapters on 16-bit or 4-bit ones", ("full", "lora", "qlora"))
-    critic: str = setting("none", "what predicts returns, for ppo", ("none", "head", "lora", "separate"))
+    critic: str = setting("none", "what predicts returns, for ppo", tuple(CRITICS))
     reference: str = setting("none", "frozen policy: the adapter off, or a copy", ("none", "adapter", "copy"))
     reward_model: str = setting("none", "a learned reward of the policy's size", ("none", "same"))
     dtype: str = setting("bfloat16", "of weights and activations", tuple(BYTES))
@@ -112,6 +113,11 @@ class Setup:
                 raise InputError(f"{name} {value} stands on frozen weights: choose method lora or qlora, not full")
         if self.group_size < ALGORITHMS[self.algorithm].Settings.smallest_group:
             raise InputError(f"group_size must be at least 2 for {self.algorithm}: one answer alone has no group")
+
+
+def critic_of(config) -> str:
+    """The ledger's name for the critic of an algorithm's settings; ``"none"`` where there is none."""
+    return {kind: name for name, kind in CRITICS.items()}[getattr(config, "critic", None)]
 
 
 def symbols(setup: Setup) -> dict[str, tuple[str, int]]:

@@ -12,9 +12,10 @@ from grpo_teach import records
 from grpo_teach.algorithms import ALGORITHMS
 from grpo_teach.errors import InputError
 from grpo_teach.memory import Setup, Shape, predict
-from grpo_teach.memory_measure import CRITICS, resident
+from grpo_teach.memory_measure import resident
+from grpo_teach.memory_setup import critic_of
 from grpo_teach.policy import Models, adapted_layers
-from grpo_teach.rollout import LOGITS_AT_ONCE, rows_a_pass
+from grpo_teach.rollout import logits_chunk, rows_a_pass
 from grpo_teach.train import Trainer, adamw
 
 __all__ = ["Cost", "allocated_bytes", "rehearse", "setup_of"]
@@ -137,13 +138,12 @@ def setup_of(policy, algorithm, config, prompt_tokens: int, optimizer: Callable 
     """
     adapter = bool(adapted_layers(policy))
     four_bit = any(getattr(part, "quant_state", None) is not None for part in policy.modules())
-    critics = {kind: name for name, kind in CRITICS.items()}
     given = {"rank": policy.peft_config["default"].r} if adapter else {}
     return Setup(
         model=Shape.of(policy.config),
         algorithm=next((name for name, known in ALGORITHMS.items() if known is algorithm), algorithm.label),
         method="qlora" if four_bit else "lora" if adapter else "full",
-        critic=critics[getattr(config, "critic", None)],
+        critic=critic_of(config),
         reference=("adapter" if adapter else "copy") if reference else "none",
         dtype=str(policy.dtype).removeprefix("torch."),
         optimizer=optimizer.__name__,
@@ -153,7 +153,7 @@ def setup_of(policy, algorithm, config, prompt_tokens: int, optimizer: Callable 
         max_new_tokens=config.max_new_tokens,
         rows_a_pass=rows_a_pass(policy),
         padded=config.prompts > 1,
-        chunk=getattr(policy, "chunk", max(1, LOGITS_AT_ONCE // policy.config.vocab_size)),
+        chunk=logits_chunk(policy),
         checkpointing=getattr(policy, "recompute_passes", False),
         **given,
     )

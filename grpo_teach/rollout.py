@@ -198,6 +198,11 @@ def rows_a_pass(policy: nn.Module) -> int:
     return getattr(policy, "rows_a_pass", ROWS_A_PASS)
 
 
+def logits_chunk(policy: nn.Module) -> int:
+    """How many tokens' logits of this policy are made at one time; a large one carries its own number."""
+    return getattr(policy, "chunk", max(1, LOGITS_AT_ONCE // policy.config.vocab_size))
+
+
 def _passes(rollouts: Rollouts, size: int) -> Iterator[tuple[torch.Tensor, Rollouts]]:
     """Split the rows into forward passes of similar length."""
     for rows in rollouts.lengths.argsort(stable=True).split(size):
@@ -219,8 +224,7 @@ def _one_pass(policy, critic, part: Rollouts, temperature) -> tuple[torch.Tensor
     """Log-probs [b, t] and values [b, t] of rows that fit in one forward pass."""
     padding, head = part.mask == 0, policy.get_output_embeddings()
     hidden = _hidden_states(policy.get_decoder(), part)
-    # A large policy carries its own number of tokens.
-    chunk = getattr(policy, "chunk", max(1, LOGITS_AT_ONCE // policy.config.vocab_size))
+    chunk = logits_chunk(policy)
     if part.mask.numel() > chunk:
         logprobs = chunked_token_logprobs(hidden, head.weight, part.completion_ids, chunk, temperature)
     else:

@@ -27,6 +27,11 @@ def adamw(parameters, learning_rate: float) -> torch.optim.Optimizer:
     return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0, fused=True)
 
 
+def needs_reference(config) -> bool:
+    """Have an algorithm's settings a KL term?"""
+    return bool(getattr(config, "beta", 0) or getattr(config, "kl_coefficient", 0))
+
+
 def _fingerprint(policy) -> str:
     """Seven digits of the sum of all weights' sizes, a piece at a time: one large weight in float64 is gigabytes."""
     pieces = (piece for p in policy.parameters() for piece in p.detach().flatten().split(2**24))
@@ -218,7 +223,7 @@ def train(
     """
     if steps is None and tokens is None:
         raise InputError("say when to stop: give steps or tokens")
-    if not reference and (getattr(config, "beta", 0) or getattr(config, "kl_coefficient", 0)):
+    if not reference and needs_reference(config):
         raise InputError("a KL term needs the reference: keep it, or set the term's weight to 0")
     folder = records.output_folder(out) if out is not None else None
     models = Models.build(policy, getattr(config, "critic", None), reference)

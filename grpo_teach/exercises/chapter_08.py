@@ -108,9 +108,10 @@ def _mistake(given: dict, shape: Shape, limit: int) -> tuple[str | None, dict]:
         return "no_bfloat16", {}
     if setup.dtype == "float16" and setup.method == "full":
         return "float16_weights", {}
-    peak, over = _peak(setup), _peak(setup) - limit / GIB
+    ledger = predict(setup)
+    peak = ledger.terms["total"] / GIB
+    over = peak - limit / GIB
     if over > 0:
-        ledger = predict(setup)
         alive = ledger.moments[ledger.peak]
         largest = max(alive, key=alive.get)
         where = {"phase": ledger.peak[0], "largest": largest, "size": alive[largest] / GIB}
