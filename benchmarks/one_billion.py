@@ -21,19 +21,18 @@ from pathlib import Path
 
 import torch
 from one_billion_trl import beside_trl
-from tqdm import tqdm
 
 from grpo_teach import records
-from grpo_teach.algorithms import ALGORITHMS, SFT, sft
+from grpo_teach.algorithms import ALGORITHMS, SFT
+from grpo_teach.clinic.cost import allocated_bytes
+from grpo_teach.commands.flags import add_flags, given, size
 from grpo_teach.errors import InputError, TrainingDiverged
 from grpo_teach.evaluate import evaluate
-from grpo_teach.large import DTYPES, adamw8bit, load_large, load_large_tokenizer, model_config
+from grpo_teach.large import DTYPES, Options, adamw8bit, load_large, load_large_tokenizer, model_config
 from grpo_teach.memory import Setup, Shape, predict
-from grpo_teach.memory_command import size
-from grpo_teach.policy import Models, save_policy
-from grpo_teach.rehearsal import allocated_bytes
-from grpo_teach.rollout import from_text
-from grpo_teach.settings import setting
+from grpo_teach.policy import save_policy
+from grpo_teach.settings import Checked, setting
+from grpo_teach.supervise import supervise
 from grpo_teach.tasks import WordProblems
 from grpo_teach.tasks.word_problems import GRADES
 from grpo_teach.train import train
@@ -43,7 +42,7 @@ BASE = ("model", "dtype", "data", "tokens", "batch", "rate")  # what a base depe
 
 
 @dataclass(frozen=True)
-class Study:
+class Study(Checked):
     """What is asked of all three parts.
 
     Raises:
@@ -57,29 +56,19 @@ class Study:
     data: str = setting("reasoning_gym", "word problems: reasoning_gym, sample or a folder")
     tokens: int = setting(15_000_000, "pretrain: to read")
     batch: int = setting(32, "pretrain: problems a step")
-    rate: float = setting(3e-4, "pretrain: learning rate at its highest")
+    rate: float = setting(3e-4, "pretrain: learning rate at its highest", above=0, most=1)
     algorithms: tuple = setting(tuple(ALGORITHMS), "compare: which", tuple(ALGORITHMS))
     methods: tuple = setting(("lora", "qlora"), "compare and trl: which", ("lora", "qlora"))
     seeds: int = setting(3, "compare: runs of each")
     steps: int = setting(60, "compare: of each run")
     problems: int = setting(256, "compare: held-out problems")
     grade: str = setting("strict", "compare: the reward", tuple(GRADES))
-    learning_rate: float = setting(5e-5, "compare: of the adapters")
-    prompts: int = setting(4, "prompts a batch")
-    group_size: int = setting(8, "samples a prompt")
-    prompt_tokens: int = setting(256, "trl: of each prompt; compare's are as long as they are")
-    max_new_tokens: int = setting(512, "longest completion, tokens")
-    rows_a_pass: int = setting(4, "rows scored at once")
-
-    def __post_init__(self):
-        for field in dataclasses.fields(self):
-            value, choices = getattr(self, field.name), field.metadata["choices"]
-            if type(field.default) is int and value < 1:
-                raise InputError(f"{field.name} must be at least 1, got {value}")
-            if type(field.default) is float and not 0 < value < 1:
-                raise InputError(f"{field.name} must lie between 0 and 1, got {value}")
-            if choices and not set(value if isinstance(value, tuple) else [value]) <= set(choices):
-                raise InputError(f"{field.name} must be of {', '.join(choices)}; got {value!r}")
+    learning_rate: float = setting(5e-5, "compare: of the adapters", above=0, most=1)
+    prompts: int = setting(Setup.prompts, "prompts a batch")
+    group_size: int = setting(Setup.group_size, "samples a prompt")
+    prompt_tokens: int = setting(Setup.prompt_tokens, "trl: of each prompt; compare's are as long as they are")
+    max_new_tokens: int = setting(Setup.max_new_tokens, "longest completion, tokens")
+    rows_a_pass: int = setting(Options.rows_a_pass, "rows scored at once")
 
     def settings(self, algorithm: str):
         """That algorithm's settings."""
@@ -111,46 +100,23 @@ def pretrain(study: Study, out: Path, seed: int = 0, every: int = 100, progress:
         InputError: if the checkpoint was made with other settings.
     """
     policy, tokenizer = study.load(study.model, "full", rows_a_pass=study.batch, random_weights=True, seed=seed)
-    task, generator = WordProblems(tokenizer, study.data), torch.Generator().manual_seed(seed)
-    models, config = Models(policy.train()), SFT(prompts=study.batch, group_size=1)
-    optimizer, checkpoint, read, step = adamw8bit(policy.parameters(), study.rate), out / "pretraining.pt", 0, 0
-    asked = {name: getattr(study, name) for name in BASE} | {"seed": seed}
-    if checkpoint.exists():
-        state = records.load_checkpoint(checkpoint)
-        if state["asked"] != asked:
-            raise InputError(f"{checkpoint} was made with other settings: choose another --out")
-        models.load(state["models"])
-        optimizer.load_state_dict(state["optimizer"])
-        generator.set_state(state["generator"])
-        read, step = state["read"], state["step"]
-    bar = tqdm(total=study.tokens, initial=read, desc="pretraining", disable=not progress)
-    while read < study.tokens:
-        done = read / study.tokens
-        for group in optimizer.param_groups:
-            group["lr"] = study.rate * min(20 * (done + 1e-3), 1 - done)
+    task, about = WordProblems(tokenizer, study.data), {name: getattr(study, name) for name in BASE} | {"seed": seed}
+
+    def draw(done: float, generator: torch.Generator) -> tuple[list[str], list[str]]:
         problems = task.sample(study.batch, generator)
-        texts = [task.demonstration(problem) for problem in problems]
-        rows = from_text(tokenizer, [problem.prompt for problem in problems], texts, policy.device)
-        accepted = torch.ones(study.batch, 1, device=policy.device)
-        for loss, _ in sft.update(models, rows, accepted, config):
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(policy.parameters(), config.max_grad_norm)
-            optimizer.step()
-        new, step = int(rows.prompt_mask.sum()) + rows.tokens, step + 1
-        read += new
-        bar.set_postfix({"loss": f"{float(loss.detach()):.3f}"})
-        bar.update(new)
-        if step % every == 0 or read >= study.tokens:
-            state = {"models": models.learnt(), "optimizer": optimizer.state_dict(), "step": step, "read": read}
-            state |= {"generator": generator.get_state(), "asked": asked}
-            records.save_checkpoint(checkpoint, state)
-    bar.close()
+        return [problem.prompt for problem in problems], [task.demonstration(problem) for problem in problems]
+
+    def up_and_down(done: float) -> float:
+        return min(20 * (done + 1e-3), 1 - done)
+
+    run = {"tokens": study.tokens, "schedule": up_and_down, "seed": seed, "optimizer": adamw8bit, "about": about}
+    run |= {"checkpoint": out / "pretraining.pt", "checkpoint_every": every, "name": "pretraining"}
+    rows = supervise(policy, tokenizer, draw, SFT(learning_rate=study.rate), **run, progress=progress)
     save_policy(policy, tokenizer, out / "base")
-    policy.rows_a_pass = study.rows_a_pass
-    found = evaluate(policy.eval(), tokenizer, task, study.problems, max_new_tokens=study.max_new_tokens)
-    result = found.as_dict() | {"tokens": read}
-    records.write_json(out / "base.json", result | {"manifest": records.manifest(asked, seed)})
+    policy.scoring = dataclasses.replace(policy.scoring, rows_a_pass=study.rows_a_pass)
+    found = evaluate(policy, tokenizer, task, study.problems, max_new_tokens=study.max_new_tokens)
+    result = found.as_dict() | {"tokens": rows[-1]["tokens"]}
+    records.write_json(out / "base.json", result | {"manifest": records.manifest(about, seed)})
     return result
 
 
@@ -163,12 +129,9 @@ def compare(study: Study, out: Path, progress: bool = False) -> dict:
     Raises:
         InputError: if there is no base yet, or the record was made with other settings.
     """
-    path, asked = out / "compare.json", dataclasses.asdict(study)
-    held = json.loads(path.read_text()) if path.exists() else {"manifest": records.manifest(asked, 0), "runs": {}}
-    fixed = asked.keys() - {"algorithms", "methods", "seeds"}  # which runs there are may grow
-    differing = sorted(name for name in fixed if held["manifest"]["config"][name] != asked[name])
-    if differing:
-        raise InputError(f"{path} was made with other settings: {', '.join(differing)}")
+    path, grows = out / "compare.json", ("algorithms", "methods", "seeds")  # which runs there are
+    asked = {name: value for name, value in vars(study).items() if name not in grows}
+    about, runs = records.resumed(path, records.manifest(asked, 0), {})
     if not (out / "base").exists():
         raise InputError(f"there is no base in {out}: make one first: pretrain, with the same --out")
     configs = {algorithm: study.settings(algorithm) for algorithm in study.algorithms}  # what is wrong, before loading
@@ -177,11 +140,11 @@ def compare(study: Study, out: Path, progress: bool = False) -> dict:
         for method in study.methods:
             for algorithm in study.algorithms:
                 name = f"{algorithm} {method} {seed}"
-                if name not in held["runs"]:
+                if name not in runs:
                     where = out / "base", out / name.replace(" ", "-")
-                    held["runs"][name] = _train(study, algorithm, configs[algorithm], method, seed, *where, progress)
-                    records.write_json(path, held)
-    return held
+                    runs[name] = _train(study, algorithm, configs[algorithm], method, seed, *where, progress)
+                    records.write_json(path, {"manifest": about, "runs": runs})
+    return {"manifest": about, "runs": runs}
 
 
 def _train(study: Study, algorithm: str, config, method: str, seed: int, base: Path, folder: Path, progress) -> dict:
@@ -214,12 +177,11 @@ def expected(study: Study, prompt_tokens: int) -> dict[str, dict]:
     """The byte ledger's peak of each set-up, by ``"algorithm method"``: bytes, phase, and whether it fits the cap."""
     shape, found = Shape.of(model_config(study.model)), {}
     dtype = "bfloat16" if study.dtype == "auto" else study.dtype
-    sizes = {name: getattr(study, name) for name in ("prompts", "group_size", "max_new_tokens", "rows_a_pass")}
     for method in study.methods:
+        options = Options(method=method, dtype=dtype, rows_a_pass=study.rows_a_pass)
         for algorithm in study.algorithms:
-            critic = "head" if algorithm == "ppo" else "none"
-            given = {"algorithm": algorithm, "method": method, "critic": critic, "dtype": dtype}
-            ledger = predict(Setup(shape, **given, prompt_tokens=prompt_tokens, **sizes))
+            run = algorithm, study.settings(algorithm), options, "adamw8bit", False, prompt_tokens
+            ledger = predict(Setup.of(shape, *run))
             total = ledger.terms["total"]
             found[f"{algorithm} {method}"] = {"bytes": total, "phase": ledger.peak[0], "fits": total <= study.cap}
     return found
@@ -231,21 +193,14 @@ def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of pretrain and trl")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON on standard output")
-    for field in dataclasses.fields(Study):
-        options = {"type": type(field.default), "default": field.default, "choices": field.metadata["choices"] or None}
-        if options["type"] is tuple:
-            options |= {"type": str, "nargs": "+"}
-        elif field.name == "cap":
-            options |= {"type": size, "default": f"{field.default // GIB}GiB"}
-        parser.add_argument("--" + field.name.replace("_", "-"), help=field.metadata["meaning"], **options)
+    add_flags(parser, Study, types={"cap": size}, defaults={"cap": f"{Study.cap // GIB}GiB"})
     parser.add_argument("--expect", action="store_true", help="the byte ledger's prediction in place of the run")
     parser.add_argument("--out", type=Path, default=Path("out/one_billion"), help="folder for base, runs and records")
 
 
 def run(args: argparse.Namespace) -> dict:
     """Run one part, or print what is expected of it."""
-    given = {field.name: getattr(args, field.name) for field in dataclasses.fields(Study)}
-    study = Study(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
+    study = Study(**given(args, Study))
     if args.expect:
         return _expect(study, args.part)
     out = records.output_folder(args.out)

@@ -9,10 +9,10 @@ import torch
 from transformers import PrinterCallback, TrainerCallback
 
 from grpo_teach.algorithms import ALGORITHMS
+from grpo_teach.clinic.cost import allocated_bytes, rehearse
 from grpo_teach.errors import InputError, needed
 from grpo_teach.large import adamw8bit, free_memory, load_large, nf4
 from grpo_teach.policy import save_policy
-from grpo_teach.rehearsal import allocated_bytes, rehearse
 from grpo_teach.rewards import coin
 from grpo_teach.tasks import Problem, Task
 
@@ -34,7 +34,7 @@ class FixedLength(Task):
 
 
 class SecondStep(TrainerCallback):
-    """Notes what the second step takes, as :func:`grpo_teach.rehearsal.rehearse` does."""
+    """Notes what the second step takes, as :func:`grpo_teach.clinic.cost.rehearse` does."""
 
     def on_step_begin(self, args, state, control, **_):
         if torch.cuda.is_available():

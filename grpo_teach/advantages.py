@@ -6,16 +6,17 @@ for the gradient.
 """
 
 import torch
+from torch import Tensor
 
 
-def _require_group(rewards: torch.Tensor) -> None:
+def _require_group(rewards: Tensor) -> None:
     if rewards.dim() != 2:
         raise ValueError(f"rewards must have shape [P, G], got {list(rewards.shape)}")
     if rewards.shape[1] < 2:
         raise ValueError("a group needs at least 2 samples a prompt: one alone has nothing to be compared with")
 
 
-def group_relative_advantages(rewards: torch.Tensor, scale: str = "std", eps: float = 1e-4) -> torch.Tensor:
+def group_relative_advantages(rewards: Tensor, scale: str = "std", eps: float = 1e-4) -> Tensor:
     """Compare each completion with the other answers to the same prompt (GRPO's critic-free advantage).
 
     ``A[p, i] = (rewards[p, i] - mean_i rewards[p, i]) / (s + eps)``, where ``s`` is the sample standard
@@ -47,7 +48,7 @@ def group_relative_advantages(rewards: torch.Tensor, scale: str = "std", eps: fl
     raise ValueError(f"scale must be 'std', 'batch' or 'none', got {scale!r}")
 
 
-def leave_one_out_advantages(rewards: torch.Tensor) -> torch.Tensor:
+def leave_one_out_advantages(rewards: Tensor) -> Tensor:
     """Compare each completion with the mean of the *other* answers to the same prompt.
 
     ``A[p, i] = rewards[p, i] - sum_{j != i} rewards[p, j] / (G - 1) = G / (G - 1) * (rewards[p, i] - mean)``.
@@ -66,7 +67,7 @@ def leave_one_out_advantages(rewards: torch.Tensor) -> torch.Tensor:
     return rewards - others / (rewards.shape[1] - 1)
 
 
-def per_token(row_values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def per_token(row_values: Tensor, mask: Tensor) -> Tensor:
     """Give every real token of a row that row's value: outcome supervision.
 
     ``out[b, t] = row_values.flatten()[b] * mask[b, t]``.
@@ -80,7 +81,7 @@ def per_token(row_values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return row_values.detach().reshape(-1, 1) * mask
 
 
-def returns_to_go(token_rewards: torch.Tensor, mask: torch.Tensor, gamma: float = 1.0) -> torch.Tensor:
+def returns_to_go(token_rewards: Tensor, mask: Tensor, gamma: float = 1.0) -> Tensor:
     """Sum the discounted rewards from each token to the end.
 
     ``R[b, t] = token_rewards[b, t] + gamma * R[b, t+1]``, 0 after the last real token.
@@ -102,13 +103,7 @@ def returns_to_go(token_rewards: torch.Tensor, mask: torch.Tensor, gamma: float 
     return returns
 
 
-def gae(
-    rewards: torch.Tensor,
-    values: torch.Tensor,
-    mask: torch.Tensor,
-    gamma: float = 1.0,
-    lam: float = 0.95,
-) -> tuple[torch.Tensor, torch.Tensor]:
+def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float = 1.0, lam: float = 0.95) -> tuple[Tensor, Tensor]:
     """Generalised advantage estimation: an exponentially weighted sum of one-step surprises.
 
     ``delta[t] = rewards[t] + gamma * values[t+1] - values[t]``, with ``values = 0`` after the last real

@@ -1,7 +1,5 @@
 """How good is a policy? pass@1 with an interval, pass@k, length, and how often it thinks first."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Iterator
@@ -10,7 +8,8 @@ from dataclasses import asdict, dataclass, field
 import torch
 
 from grpo_teach.errors import InputError
-from grpo_teach.rollout import rows_a_pass, sample
+from grpo_teach.rollout import sample
+from grpo_teach.score import Scoring
 
 __all__ = ["Evaluation", "answers", "evaluate", "pass_at_k", "wilson_interval"]
 
@@ -98,7 +97,7 @@ def answers(policy, tokenizer, asked: list, samples: int, max_new_tokens: int, t
         ``(problems, rollouts, texts)``, in the order of ``asked``.
     """
     # Sampling keeps no activations, so it has room for several scoring passes' rows.
-    batch = max(1, min(ROWS_A_CALL, 8 * rows_a_pass(policy)) // samples)
+    batch = max(1, min(ROWS_A_CALL, 8 * Scoring.of(policy).rows_a_pass) // samples)
     for start in range(0, len(asked), batch):
         part = asked[start : start + batch]
         rollouts = sample(policy, tokenizer, [p.prompt for p in part], samples, max_new_tokens, temperature)
@@ -106,15 +105,9 @@ def answers(policy, tokenizer, asked: list, samples: int, max_new_tokens: int, t
 
 
 def evaluate(
-    policy,
-    tokenizer,
-    task,
-    problems: int = 512,
-    samples: int = 1,
-    temperature: float = 1.0,
-    max_new_tokens: int = 32,
-    seed: int = 0,
-) -> Evaluation:
+    policy, tokenizer, task, problems: int = 512, samples: int = 1,
+    temperature: float = 1.0, max_new_tokens: int = 32, seed: int = 0,
+) -> Evaluation:  # fmt: skip
     """Ask the policy the task's fixed held-out problems.
 
     Leaves torch's random state as it was, so that evaluating during training changes nothing in the training.

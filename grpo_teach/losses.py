@@ -5,10 +5,18 @@ unreduced [B, T] ``token_loss`` to be minimised; :func:`aggregate` alone turns i
 """
 
 import torch
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 
-def token_logprobs(logits: torch.Tensor, token_ids: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+def _one_shape(**tensors: Tensor) -> None:
+    """Refuse what broadcasting would pass over in silence: advantages [B] where B happens to equal T, say."""
+    shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
+    if len(set(map(tuple, shapes.values()))) > 1:
+        raise ValueError(f"all must have one shape, [B, T]; got {', '.join(f'{k} {v}' for k, v in shapes.items())}")
+
+
+def token_logprobs(logits: Tensor, token_ids: Tensor, temperature: float = 1.0) -> Tensor:
     """Log-probability of each given token under softmax(logits / temperature).
 
     ``logprobs[b, t] = z[b, t, token_ids[b, t]] - logsumexp_v z[b, t, v]``, ``z = logits / temperature``.
@@ -33,12 +41,8 @@ def token_logprobs(logits: torch.Tensor, token_ids: torch.Tensor, temperature: f
 
 
 def chunked_token_logprobs(
-    hidden: torch.Tensor,
-    weight: torch.Tensor,
-    token_ids: torch.Tensor,
-    chunk: int = 256,
-    temperature: float = 1.0,
-) -> torch.Tensor:
+    hidden: Tensor, weight: Tensor, token_ids: Tensor, chunk: int = 256, temperature: float = 1.0
+) -> Tensor:
     """:func:`token_logprobs` without the [B, T, V] logits, which for a large vocabulary outweigh the model.
 
     ``logprobs[b, t] = token_logprobs(weight @ hidden[b, t], token_ids[b, t], temperature)``, ``chunk`` tokens at a
@@ -63,7 +67,7 @@ def chunked_token_logprobs(
     return torch.cat([checkpoint(one_chunk, *part, use_reentrant=False) for part in chunks]).view(token_ids.shape)
 
 
-def policy_gradient_loss(logprobs: torch.Tensor, advantages: torch.Tensor) -> torch.Tensor:
+def policy_gradient_loss(logprobs: Tensor, advantages: Tensor) -> Tensor:
     """The loss whose gradient is minus the policy gradient.
 
     ``token_loss = -advantages * logprobs``.
@@ -73,18 +77,17 @@ def policy_gradient_loss(logprobs: torch.Tensor, advantages: torch.Tensor) -> to
         advantages: [B, T]; detached here.
     Returns:
         [B, T].
+    Raises:
+        ValueError: unless all have one shape.
     Source: Williams (1992); book Eq. (3.3).
     """
+    _one_shape(logprobs=logprobs, advantages=advantages)
     return -advantages.detach() * logprobs
 
 
 def clipped_policy_loss(
-    logprobs: torch.Tensor,
-    old_logprobs: torch.Tensor,
-    advantages: torch.Tensor,
-    clip_low: float = 0.2,
-    clip_high: float = 0.2,
-) -> torch.Tensor:
+    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, clip_low: float = 0.2, clip_high: float = 0.2
+) -> Tensor:
     """PPO's pessimistic surrogate: no reward for moving further than the clip.
 
     ``ratio = exp(logprobs - old_logprobs)``;
@@ -99,17 +102,18 @@ def clipped_policy_loss(
         clip_low, clip_high: how far the ratio may move down and up before the incentive ends.
     Returns:
         [B, T].
+    Raises:
+        ValueError: unless all have one shape.
     Source: PPO (arXiv 1707.06347) Eq. (7); two-sided range DAPO (arXiv 2503.14476) Eq. (10); book Eq. (4.3).
     """
+    _one_shape(logprobs=logprobs, old_logprobs=old_logprobs, advantages=advantages)
     advantages = advantages.detach()
     ratio = torch.exp(logprobs - old_logprobs.detach())
     clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
     return -torch.minimum(ratio * advantages, clipped * advantages)
 
 
-def value_loss(
-    values: torch.Tensor, old_values: torch.Tensor, returns: torch.Tensor, clip: float = 0.2
-) -> torch.Tensor:
+def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip: float = 0.2) -> Tensor:
     """Squared error of the critic, with its step clipped as the policy's is.
 
     ``near = old_values + clamp(values - old_values, -clip, clip)``;
@@ -122,14 +126,17 @@ def value_loss(
         clip: largest move that lowers the loss, in units of reward.
     Returns:
         [B, T].
+    Raises:
+        ValueError: unless all have one shape.
     Source: OpenAI baselines' PPO2, as used by InstructGPT (arXiv 2203.02155); book Eq. (4.6).
     """
+    _one_shape(values=values, old_values=old_values, returns=returns)
     old_values, returns = old_values.detach(), returns.detach()
     near = old_values + (values - old_values).clamp(-clip, clip)
     return 0.5 * torch.maximum((values - returns) ** 2, (near - returns) ** 2)
 
 
-def kl_k1(logprobs: torch.Tensor, ref_logprobs: torch.Tensor) -> torch.Tensor:
+def kl_k1(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
     """The plain estimate of KL(policy || reference) from the policy's own samples: unbiased, of either sign.
 
     ``k1 = logprobs - ref_logprobs``.
@@ -144,7 +151,7 @@ def kl_k1(logprobs: torch.Tensor, ref_logprobs: torch.Tensor) -> torch.Tensor:
     return logprobs - ref_logprobs.detach()
 
 
-def kl_k2(logprobs: torch.Tensor, ref_logprobs: torch.Tensor) -> torch.Tensor:
+def kl_k2(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
     """Half the squared log-ratio: biased in value, but its gradient on-policy is that of the KL.
 
     ``k2 = (logprobs - ref_logprobs)^2 / 2``.
@@ -159,7 +166,7 @@ def kl_k2(logprobs: torch.Tensor, ref_logprobs: torch.Tensor) -> torch.Tensor:
     return 0.5 * (logprobs - ref_logprobs.detach()) ** 2
 
 
-def kl_k3(logprobs: torch.Tensor, ref_logprobs: torch.Tensor) -> torch.Tensor:
+def kl_k3(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
     """GRPO's KL estimate: unbiased in value and never negative.
 
     ``d = ref_logprobs - logprobs``; ``k3 = exp(d) - d - 1``.
@@ -175,7 +182,7 @@ def kl_k3(logprobs: torch.Tensor, ref_logprobs: torch.Tensor) -> torch.Tensor:
     return torch.expm1(difference) - difference  # expm1 keeps the digits that exp(d) - 1 loses near d = 0
 
 
-def aggregate(token_loss: torch.Tensor, mask: torch.Tensor, how: str, length: int | None = None) -> torch.Tensor:
+def aggregate(token_loss: Tensor, mask: Tensor, how: str, length: int | None = None) -> Tensor:
     """Reduce a per-token loss to the scalar that is minimised. The three ways weigh long answers differently.
 
     ``"sequence_mean"``: ``mean_b (sum_t mask * loss / sum_t mask)``, GRPO as published;
@@ -190,9 +197,10 @@ def aggregate(token_loss: torch.Tensor, mask: torch.Tensor, how: str, length: in
     Returns:
         A scalar.
     Raises:
-        ValueError: for an unknown ``how``, or ``"fixed_length"`` without a positive ``length``.
+        ValueError: for an unknown ``how``, ``"fixed_length"`` without a positive ``length``, or two shapes.
     Source: DeepSeekMath Eq. (3); DAPO (arXiv 2503.14476) Eq. (8); Dr. GRPO (arXiv 2503.20783); book Eq. (5.6).
     """
+    _one_shape(token_loss=token_loss, mask=mask)
     mask = mask.to(token_loss.dtype)
     row_sums = torch.where(mask.bool(), token_loss * mask, 0.0).sum(dim=1)
     if how == "sequence_mean":

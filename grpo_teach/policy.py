@@ -1,4 +1,4 @@
-"""The tiny policy, its tokenizer, the critic, and saving and loading them."""
+"""The policy, the critic and the reference, and saving and loading them."""
 
 from __future__ import annotations
 
@@ -8,61 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from grpo_teach.errors import InputError
+from grpo_teach.settings import SYNONYMS
+from grpo_teach.tasks.base import tiny_policy, tiny_tokenizer
 
 __all__ = ["Critic", "Models", "adapted_layers", "frozen_copy", "load_base", "load_policy", "load_tokenizer"]
 __all__ += ["save_policy", "shared_copy", "tiny_policy", "tiny_tokenizer"]
 
 BASES = Path(__file__).parent / "data"
-
-
-def tiny_tokenizer(characters: str = "0123456789+=;") -> PreTrainedTokenizerFast:
-    """One token a character; ``<think>``, ``</think>``, ``<eos>`` and ``<pad>`` are one token each."""
-    vocabulary = {token: i for i, token in enumerate(["<pad>", "<eos>", "<think>", "</think>", *characters])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"</?think>|."), "isolated")
-    tokenizer.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<pad>", padding_side="left"
-    )
-
-
-def tiny_policy(
-    tokenizer, hidden_size: int = 128, layers: int = 2, heads: int = 4, intermediate_size: int = 512
-) -> LlamaForCausalLM:
-    """A Llama of about half a million parameters with random weights from torch's global random state."""
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=hidden_size,
-            intermediate_size=intermediate_size,
-            num_hidden_layers=layers,
-            num_attention_heads=heads,
-            num_key_value_heads=heads,
-            max_position_embeddings=256,
-            tie_word_embeddings=True,
-            bos_token_id=None,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
-
-
-@contextmanager
-def _no_progress_bars():
-    """Loading half a million parameters is done before a bar can be read."""
-    wanted = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if wanted:
-            transformers_logging.enable_progress_bar()
 
 
 def load_base(task: str = "chain_sum"):
@@ -75,13 +32,12 @@ def load_base(task: str = "chain_sum"):
     Raises:
         InputError: if no base ships under that name.
     """
-    with _no_progress_bars():
-        return load_policy(BASES / task)
+    return load_policy(BASES / task)
 
 
 def save_policy(policy, tokenizer, folder: str | Path) -> None:
     """Write policy and tokenizer to a folder that :func:`load_policy` reads."""
-    with _no_progress_bars():
+    with _no_bars():
         policy.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
@@ -94,7 +50,7 @@ def load_policy(path: str | Path):
     Raises:
         InputError: if there is no readable model under that name.
     """
-    with _one_line(f"cannot load a policy from {path}"):
+    with _one_line(f"cannot load a policy from {path}"), _no_bars():
         policy = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
     return policy.eval(), load_tokenizer(path)
 
@@ -107,6 +63,18 @@ def load_tokenizer(path: str | Path):
     """
     with _one_line(f"cannot load a tokenizer from {path}"):
         return AutoTokenizer.from_pretrained(path, padding_side="left")
+
+
+@contextmanager
+def _no_bars():
+    """Half a million parameters are loaded before a bar can be read."""
+    wanted = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if wanted:
+            transformers_logging.enable_progress_bar()
 
 
 @contextmanager
@@ -148,21 +116,22 @@ def frozen_copy(policy: nn.Module) -> nn.Module:
 class Critic(nn.Module):
     """Predicts the return from each token on, in units of reward.
 
-    ``kind="shared"`` is a linear value head on the policy's own last hidden state, so that both learn one trunk;
+    ``kind="head"`` is a linear value head on the policy's own last hidden state, so that both learn one trunk;
     ``kind="separate"`` is a copy of the policy's trunk with a head of its own: a second model of the same size;
     ``kind="lora"``, for a policy with an adapter, shares the trunk's frozen weights and copies only the adapter.
     The head starts at 0, so that with ``lam=1`` the first advantages are the plain returns.
     Source: Ouyang et al. (arXiv 2203.02155) for the separate critic; book Eq. (4.6).
     """
 
-    def __init__(self, policy: nn.Module, kind: str = "shared"):
+    def __init__(self, policy: nn.Module, kind: str = "head"):
         super().__init__()
-        if kind not in ("shared", "lora", "separate"):
-            raise InputError(f"critic must be 'shared', 'lora' or 'separate', got {kind!r}")
+        kind = SYNONYMS.get(kind, kind)
+        if kind not in ("head", "lora", "separate"):
+            raise InputError(f"critic must be 'head', 'lora' or 'separate', got {kind!r}")
         if kind == "lora" and not adapted_layers(policy):
             raise InputError("a critic of kind 'lora' needs a policy with an adapter: method lora or qlora")
         self.trunk = None
-        if kind != "shared":
+        if kind != "head":
             self.trunk = (shared_copy if kind == "lora" else copy.deepcopy)(policy.get_decoder())
         self.head = nn.Linear(policy.config.hidden_size, 1, device=policy.device)
         nn.init.zeros_(self.head.weight)
@@ -193,12 +162,12 @@ class Models:
         modules = {"policy": self.policy, "critic": self.critic}
         return nn.ModuleDict({name: module for name, module in modules.items() if module is not None})
 
-    def learnt(self) -> dict[str, torch.Tensor]:
+    def learnt(self) -> dict[str, Tensor]:
         """What training changes, by name, without gradient: every weight, or beside an adapter only the adapter's."""
         named = self.trainable().named_parameters(remove_duplicate=False)  # tied weights under both names
         return {name: weight.detach() for name, weight in named if weight.requires_grad}
 
-    def load(self, learnt: dict[str, torch.Tensor]) -> None:
+    def load(self, learnt: dict[str, Tensor]) -> None:
         """Take up what :meth:`learnt` gave.
 
         Raises:

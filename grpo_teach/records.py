@@ -1,32 +1,29 @@
 """Records of a run: its manifest, its metrics step by step, and its checkpoint, each written whole or not at all."""
 
-from __future__ import annotations
-
+import contextlib
+import importlib
 import json
 import os
 import platform
 import random
 import subprocess
+import sys
+import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from importlib import metadata
 from pathlib import Path
 
 import numpy
 import torch
+from tqdm import tqdm
 
 from grpo_teach.errors import InputError
+from grpo_teach.settings import SYNONYMS
 
-__all__ = [
-    "MetricsLog",
-    "load_checkpoint",
-    "load_record",
-    "manifest",
-    "output_folder",
-    "random_states",
-    "restore_random_states",
-]
-__all__ += ["save_checkpoint", "seed_everything", "write_json"]
+__all__ = ["RECORDED", "MetricsLog", "bar", "in_todays_words", "load_checkpoint", "load_record", "manifest"]
+__all__ += ["output_folder", "random_states", "restore_random_states", "resumed", "save_checkpoint"]
+__all__ += ["seed_everything", "write_json"]
 
 RECORDED = Path(__file__).parent / "recorded"
 
@@ -47,18 +44,14 @@ def manifest(config: dict, seed: int) -> dict:
 
 
 def _version(package: str) -> str | None:
-    try:
+    with contextlib.suppress(metadata.PackageNotFoundError):  # run from a checkout that was not installed
         return metadata.version(package)
-    except metadata.PackageNotFoundError:  # run from a checkout that was not installed
-        return None
 
 
 def _commit() -> str | None:
     asked = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):  # installed from a wheel, or no git
         return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):  # installed from a wheel, or no git
-        return None
 
 
 def _processor() -> str:
@@ -78,9 +71,7 @@ def output_folder(path: str | Path) -> Path:
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe = path / ".writable"
-        probe.touch()
-        probe.unlink()
+        tempfile.TemporaryFile(dir=path).close()
     except OSError as error:
         raise InputError(f"cannot write to {path}: {error.strerror or error}") from error
     return path
@@ -159,6 +150,45 @@ def load_record(name: str) -> dict:
     return json.loads((RECORDED / f"{name}.json").read_text(encoding="utf-8"))
 
 
+def in_todays_words(config):
+    """A recorded configuration with the critic's kinds as they are called now."""
+    if isinstance(config, dict):
+        return {k: SYNONYMS.get(v, v) if k == "critic" else in_todays_words(v) for k, v in config.items()}
+    return config
+
+
+def resumed(path: Path | None, about: dict, runs, may_differ: Collection[str] = ()) -> tuple[dict, object]:
+    """Manifest and runs of the record that a file holds, to be gone on with; the given ones if there is no file.
+
+    Args:
+        path: of the record; None for none.
+        about: the manifest of what is asked now.
+        runs: of a new record, empty.
+        may_differ: keys of the manifest that need not be the same, beside the commit, which stays that of the
+            first run.
+    Raises:
+        InputError: if the record was made with other settings or versions or on another device.
+    """
+    if not path or not path.exists():
+        return about, runs
+    held = json.loads(path.read_text(encoding="utf-8"))
+    there, here = (in_todays_words(manifest) for manifest in (held["manifest"], json.loads(json.dumps(about))))
+    fixed, settings = here.keys() - {"commit", "config", *may_differ}, here["config"].keys() | there["config"].keys()
+    differing = sorted(key for key in fixed if there.get(key) != here[key])
+    inner = sorted(key for key in settings if there["config"].get(key) != here["config"].get(key))
+    differing += [f"config ({', '.join(inner)})"] if inner else []
+    if differing:
+        raise InputError(f"{path} was made with another {', '.join(differing)}: move it away to record anew")
+    return about | {"commit": held["manifest"]["commit"]}, held["runs"]
+
+
+def bar(name: str, unit: str, total: int | None, done: int = 0, progress: bool = True) -> tqdm:
+    """A progress bar; where output is no terminal and no notebook, a line every half minute at the most."""
+    seconds = 0.1 if sys.stderr.isatty() or "ipykernel" in sys.modules else 30.0
+    often = {"mininterval": seconds, "maxinterval": max(10.0, seconds), "unit_scale": unit == "token"}
+    return tqdm(desc=name, unit=f" {unit}", total=total, initial=done, disable=not progress, **often)
+
+
 class MetricsLog:
     """Rows to ``metrics.jsonl``, one a step, and to TensorBoard where it is installed.
 
@@ -173,12 +203,10 @@ class MetricsLog:
         kept = [row for row in read_metrics(self.path) if row["step"] < first_step]
         _replace(self.path, lambda file: file.writelines((json.dumps(row) + "\n").encode() for row in kept))
         self.file = self.path.open("a", encoding="utf-8")
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            self.board = None
-        else:
-            self.board = SummaryWriter(folder / "tensorboard", purge_step=first_step)
+        self.board = None
+        with contextlib.suppress(ImportError):
+            board = importlib.import_module("torch.utils.tensorboard")
+            self.board = board.SummaryWriter(folder / "tensorboard", purge_step=first_step)
 
     def write(self, row: dict) -> None:
         self.file.write(json.dumps(row) + "\n")
@@ -203,10 +231,7 @@ def _flat(row: dict, before: str = "") -> Iterator[tuple[str, object]]:
 def read_metrics(path: Path) -> list[dict]:
     """The rows of a ``metrics.jsonl``; a last line that a kill cut short is left out."""
     rows = []
-    if path.exists():
+    with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
         for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
+            rows.append(json.loads(line))
     return rows

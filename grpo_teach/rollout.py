@@ -1,24 +1,22 @@
-"""Sampling completions, and scoring them again with gradient.
+"""Sampling completions, and what is noted of them.
 
 The one property everything rests on: the log-probabilities noted while sampling equal those that
-:func:`score` computes later for the same policy, at the same temperature. No top-k or top-p, because the
+:func:`grpo_teach.score` computes later for the same policy, at the same temperature. No top-k or top-p, because the
 scoring uses none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
-from torch import nn
-from torch.utils.checkpoint import checkpoint
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
-from grpo_teach.losses import chunked_token_logprobs, token_logprobs
+from grpo_teach.losses import token_logprobs
 
-ROWS_A_PASS = 64  # rows scored in one forward pass: sorted by length, so that short rows carry little padding
-LOGITS_AT_ONCE = 2**25  # more than these are made in chunks: 128 MiB in float32
+__all__ = ["Rollouts", "from_text", "positions", "sample", "sample_ids"]
 
 
 @dataclass(frozen=True)
@@ -33,21 +31,21 @@ class Rollouts:
         old_logprobs: [B, T] in nats, of the policy that sampled, detached; 0 in the padding.
     """
 
-    prompt_ids: torch.Tensor
-    prompt_mask: torch.Tensor
-    completion_ids: torch.Tensor
-    mask: torch.Tensor
-    old_logprobs: torch.Tensor
+    prompt_ids: Tensor
+    prompt_mask: Tensor
+    completion_ids: Tensor
+    mask: Tensor
+    old_logprobs: Tensor
 
     def __len__(self) -> int:
         return self.completion_ids.shape[0]
 
-    def __getitem__(self, rows: torch.Tensor) -> Rollouts:
+    def __getitem__(self, rows: Tensor) -> Rollouts:
         """The given rows (indices or a boolean mask)."""
         return Rollouts(*(tensor[rows] for tensor in vars(self).values()))
 
     @property
-    def lengths(self) -> torch.Tensor:
+    def lengths(self) -> Tensor:
         """[B] tokens sampled in each row."""
         return self.mask.sum(dim=1).long()
 
@@ -59,12 +57,8 @@ class Rollouts:
     def trimmed(self) -> Rollouts:
         """The same rows without the columns that are padding in all of them."""
         longest = max(int(self.lengths.max()), 1)
-        return replace(
-            self,
-            completion_ids=self.completion_ids[:, :longest],
-            mask=self.mask[:, :longest],
-            old_logprobs=self.old_logprobs[:, :longest],
-        )
+        columns = ("completion_ids", "mask", "old_logprobs")
+        return replace(self, **{name: getattr(self, name)[:, :longest] for name in columns})
 
     def texts(self, tokenizer) -> list[str]:
         """The completions as text, without EOS and padding."""
@@ -72,12 +66,12 @@ class Rollouts:
         return tokenizer.batch_decode([ids[:n] for ids, n in rows], skip_special_tokens=True)
 
 
-def _positions(mask: torch.Tensor) -> torch.Tensor:
+def positions(mask: Tensor) -> Tensor:
     """Positions that start at 0 on the first real token, so that left-padding moves nothing."""
     return (mask.cumsum(dim=1) - 1).clamp(min=0)
 
 
-def _encode_prompts(tokenizer, prompts: list[str], device) -> tuple[torch.Tensor, torch.Tensor]:
+def _encode_prompts(tokenizer, prompts: list[str], device) -> tuple[Tensor, Tensor]:
     # A chat template writes the BOS itself; a second one would be a text that the model has never seen.
     begun = tokenizer.bos_token is not None and prompts[0].startswith(tokenizer.bos_token)
     encoded = tokenizer(prompts, padding=True, padding_side="left", add_special_tokens=not begun, return_tensors="pt")
@@ -86,13 +80,9 @@ def _encode_prompts(tokenizer, prompts: list[str], device) -> tuple[torch.Tensor
 
 @torch.no_grad()
 def sample(
-    policy: nn.Module,
-    tokenizer,
-    prompts: list[str],
-    group_size: int = 1,
-    max_new_tokens: int = 32,
-    temperature: float = 1.0,
-) -> Rollouts:
+    policy: nn.Module, tokenizer, prompts: list[str],
+    group_size: int = 1, max_new_tokens: int = 32, temperature: float = 1.0,
+) -> Rollouts:  # fmt: skip
     """Sample ``group_size`` completions of each prompt from softmax(logits / temperature).
 
     Stops when every row has ended. Two savings that change no distribution: completions of a prompt are read as
@@ -115,25 +105,42 @@ def sample(
     """
     if not (prompts and temperature > 0 and group_size > 0 and max_new_tokens > 0):
         raise ValueError("sample needs a prompt, and a temperature, group_size and max_new_tokens above 0")
+    ids, mask = _encode_prompts(tokenizer, prompts, policy.device)
+    ends = [tokenizer.eos_token_id]
+    return sample_ids(policy, ids, mask, group_size, max_new_tokens, temperature, ends, tokenizer.pad_token_id)
+
+
+@torch.no_grad()
+def sample_ids(
+    policy: nn.Module, prompt_ids: Tensor, prompt_mask: Tensor, group_size: int, max_new_tokens: int,
+    temperature: float, ends: Sequence[int], pad: int,
+) -> Rollouts:  # fmt: skip
+    """:func:`sample` on prompts that are tokens already.
+
+    Args:
+        policy, group_size, max_new_tokens, temperature: as :func:`sample` takes them.
+        prompt_ids, prompt_mask: [P, S], left-padded.
+        ends: token ids that end a completion; with none every row has ``max_new_tokens``.
+        pad: token id for the columns behind a completion's end.
+    Returns:
+        Rollouts of P*G rows in prompt order.
+    Raises:
+        FloatingPointError: if the policy's logits are NaN or infinite.
+    """
     was_training = policy.training
     policy.eval()
-    prompt_ids, prompt_mask = _encode_prompts(tokenizer, prompts, policy.device)
-    rows = len(prompts) * group_size
-    completion_ids = prompt_ids.new_full((rows, max_new_tokens), tokenizer.pad_token_id)
+    rows = len(prompt_ids) * group_size
+    completion_ids = prompt_ids.new_full((rows, max_new_tokens), pad)
     logprobs = torch.zeros(rows, max_new_tokens, device=policy.device)
-    mask = torch.zeros_like(logprobs)
+    mask, ending = torch.zeros_like(logprobs), prompt_ids.new_tensor(ends)
 
-    output = policy(
-        input_ids=prompt_ids,
-        attention_mask=prompt_mask,
-        position_ids=_positions(prompt_mask),
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    cache, logits, seen = output.past_key_values, output.logits[:, -1], prompt_mask
     running = torch.arange(rows, device=policy.device)  # the rows that have not ended
     branch = running // group_size  # for each of them the row of logits and cache that holds its text so far
+    read, places, seen, cache = prompt_ids, positions(prompt_mask), prompt_mask, None
     for t in range(max_new_tokens):
+        where = {"attention_mask": seen, "position_ids": places, "past_key_values": cache, "use_cache": True}
+        output = policy(input_ids=read, **where, logits_to_keep=1)
+        cache, logits = output.past_key_values, output.logits[:, -1]
         if not torch.isfinite(logits).all():
             policy.train(was_training)
             raise FloatingPointError(f"the log-probabilities of completion token {t} are not finite")
@@ -142,23 +149,17 @@ def sample(
         completion_ids[running, t] = ids.squeeze(1)
         logprobs[running, t] = token_logprobs(logits[branch].unsqueeze(1), ids, temperature).squeeze(1).float()
         mask[running, t] = 1.0
-        going_on = (ids.squeeze(1) != tokenizer.eos_token_id).nonzero().squeeze(1)
+        going_on = (~torch.isin(ids.squeeze(1), ending)).nonzero().squeeze(1)
         if len(going_on) == 0 or t == max_new_tokens - 1:
             break
         # Rows on one branch that drew the same token stay on one branch: their text so far is the same.
         running, drawn = running[going_on], branch[going_on] * logits.shape[-1] + ids[going_on, 0]
         tips, branch = torch.unique(drawn, return_inverse=True)
-        stems, ids = tips // logits.shape[-1], tips % logits.shape[-1]
+        stems, read = tips // logits.shape[-1], tips.unsqueeze(1) % logits.shape[-1]
         if not torch.equal(stems, torch.arange(len(logits), device=stems.device)):
             cache.batch_select_indices(stems)  # a copy of the whole cache
         seen = torch.cat([seen[stems], seen.new_ones(len(stems), 1)], dim=1)
-        logits = policy(
-            input_ids=ids.unsqueeze(1),
-            attention_mask=seen,
-            position_ids=seen.sum(dim=1, keepdim=True) - 1,
-            past_key_values=cache,
-            use_cache=True,
-        ).logits[:, -1]
+        places = seen.sum(dim=1, keepdim=True) - 1
     prompt_ids = prompt_ids.repeat_interleave(group_size, dim=0)
     prompt_mask = prompt_mask.repeat_interleave(group_size, dim=0)
     policy.train(was_training)
@@ -176,116 +177,7 @@ def from_text(tokenizer, prompts: list[str], completions: list[str], device="cpu
     """
     prompt_ids, prompt_mask = _encode_prompts(tokenizer, prompts, device)
     ids = tokenizer(completions, add_special_tokens=False)["input_ids"]
-    longest = max(len(row) for row in ids) + 1
-    completion_ids = prompt_ids.new_full((len(ids), longest), tokenizer.pad_token_id)
-    mask = torch.zeros(len(ids), longest, device=device)
-    for b, row in enumerate(ids):
-        completion_ids[b, : len(row) + 1] = torch.tensor([*row, tokenizer.eos_token_id], device=device)
-        mask[b, : len(row) + 1] = 1.0
+    rows = [torch.tensor([*row, tokenizer.eos_token_id], device=device) for row in ids]
+    completion_ids = pad_sequence(rows, batch_first=True, padding_value=tokenizer.pad_token_id)
+    mask = pad_sequence([torch.ones(len(row), device=device) for row in rows], batch_first=True)
     return Rollouts(prompt_ids, prompt_mask, completion_ids, mask, torch.zeros_like(mask))
-
-
-def _distinct(rollouts: Rollouts) -> tuple[Rollouts, torch.Tensor]:
-    """Rows with the same text need one forward pass: ``(distinct, which)``, where row b is ``distinct[which[b]]``."""
-    parts = [rollouts.prompt_mask, rollouts.prompt_ids, rollouts.completion_ids, rollouts.lengths.unsqueeze(1)]
-    texts, which = torch.unique(torch.cat(parts, dim=1), dim=0, return_inverse=True)
-    one_of_each = which.new_zeros(len(texts)).scatter_(0, which, torch.arange(len(which), device=which.device))
-    return rollouts[one_of_each], which
-
-
-def rows_a_pass(policy: nn.Module) -> int:
-    """How many rows of this policy are scored in one forward pass; a large one carries its own number."""
-    return getattr(policy, "rows_a_pass", ROWS_A_PASS)
-
-
-def logits_chunk(policy: nn.Module) -> int:
-    """How many tokens' logits of this policy are made at one time; a large one carries its own number."""
-    return getattr(policy, "chunk", max(1, LOGITS_AT_ONCE // policy.config.vocab_size))
-
-
-def _passes(rollouts: Rollouts, size: int) -> Iterator[tuple[torch.Tensor, Rollouts]]:
-    """Split the rows into forward passes of similar length."""
-    for rows in rollouts.lengths.argsort(stable=True).split(size):
-        yield rows, rollouts[rows].trimmed()
-
-
-def _hidden_states(decoder: nn.Module, rollouts: Rollouts) -> torch.Tensor:
-    """[B, T, D], aligned: ``hidden[:, t]`` is what the model knows before it emits completion token t."""
-    # The last token predicts nothing that is scored. Rubbish behind a row's end cannot reach back: causal.
-    ids = torch.cat([rollouts.prompt_ids, rollouts.completion_ids], dim=1)[:, :-1]
-    attention = torch.cat([rollouts.prompt_mask, torch.ones_like(rollouts.completion_ids)], dim=1)[:, :-1]
-    hidden = decoder(
-        input_ids=ids, attention_mask=attention, position_ids=_positions(attention), use_cache=False
-    ).last_hidden_state
-    return hidden[:, rollouts.prompt_ids.shape[1] - 1 :]
-
-
-def _one_pass(policy, critic, part: Rollouts, temperature) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Log-probs [b, t] and values [b, t] of rows that fit in one forward pass."""
-    padding, head = part.mask == 0, policy.get_output_embeddings()
-    hidden = _hidden_states(policy.get_decoder(), part)
-    chunk = logits_chunk(policy)
-    if part.mask.numel() > chunk:
-        logprobs = chunked_token_logprobs(hidden, head.weight, part.completion_ids, chunk, temperature)
-    else:
-        logprobs = token_logprobs(head(hidden), part.completion_ids, temperature)
-    logprobs = logprobs.masked_fill(padding, 0.0)
-    if critic is None:
-        return logprobs, None
-    hidden = hidden if critic.trunk is None else _hidden_states(critic.trunk, part)
-    values = critic.head(hidden.to(critic.head.weight.dtype))
-    return logprobs, values.squeeze(-1).float().masked_fill(padding, 0.0)
-
-
-def _score(policy, rollouts, temperature, needed=None, critic=None) -> tuple[torch.Tensor, torch.Tensor]:
-    logprobs, values = rollouts.old_logprobs.clone(), torch.zeros_like(rollouts.old_logprobs)
-    rows = torch.arange(len(rollouts), device=rollouts.mask.device)
-    if needed is not None:
-        rows = rows[needed]
-    if len(rows) == 0:
-        return logprobs, values
-    distinct, which = _distinct(rollouts[rows])
-    new_logprobs, new_values = torch.zeros_like(distinct.mask), torch.zeros_like(distinct.mask)
-    size = rows_a_pass(policy)
-    # A recomputed pass keeps no activations, so the backward pass holds those of one pass at a time.
-    recompute = getattr(policy, "recompute_passes", False) and torch.is_grad_enabled() and len(distinct) > size
-    one_pass = partial(checkpoint, _one_pass, use_reentrant=False) if recompute else _one_pass
-    for some, part in _passes(distinct, size):
-        longest = part.mask.shape[1]
-        part_logprobs, part_values = one_pass(policy, critic, part, temperature)
-        new_logprobs[some, :longest] = part_logprobs
-        if critic is not None:
-            new_values[some, :longest] = part_values
-    logprobs[rows], values[rows] = new_logprobs[which], new_values[which]
-    return logprobs, values
-
-
-def score(policy: nn.Module, rollouts: Rollouts, temperature: float = 1.0, needed: torch.Tensor | None = None):
-    """Log-probabilities of the completions under the policy as it is now.
-
-    Args:
-        policy: a causal language model of transformers.
-        rollouts: B rows.
-        temperature: the sampler's.
-        needed: [B] bool, rows to compute; the others keep ``old_logprobs``, without gradient. Leave out a row
-            only if its loss has no gradient: one whose advantages are all 0.
-    Returns:
-        [B, T] in nats, with gradient where grad mode is on; 0 in the padding.
-    Source: book Eq. (1.2).
-    """
-    return _score(policy, rollouts, temperature, needed)[0]
-
-
-def score_with_values(policy: nn.Module, critic: nn.Module, rollouts: Rollouts, temperature: float = 1.0):
-    """:func:`score` and the critic's values, in one pass where the critic shares the policy's trunk.
-
-    Args:
-        policy: a causal language model of transformers.
-        critic: a :class:`grpo_teach.policy.Critic`.
-        rollouts: B rows.
-        temperature: the sampler's.
-    Returns:
-        ``(logprobs, values)``, each [B, T], with gradient where grad mode is on; 0 in the padding.
-        ``values[:, t]`` is predicted before token t is emitted, in units of reward.
-    """
-    return _score(policy, rollouts, temperature, critic=critic)

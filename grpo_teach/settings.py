@@ -1,24 +1,73 @@
-"""The settings that all algorithms share, checked when they are made."""
-
-from __future__ import annotations
+"""Settings as dataclasses that are checked when they are made, and those that all algorithms share."""
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from grpo_teach.errors import InputError
 
-__all__ = ["Settings", "setting"]
+__all__ = ["SYNONYMS", "Checked", "Settings", "setting", "settings_of"]
+
+SYNONYMS = {"shared": "head"}  # a value head's older name: records and checkpoints may hold it
 
 
-def setting(default: Any, meaning: str, choices: tuple = (), most: float = math.inf) -> Any:
-    """A field with its meaning, unit and the paper's value; the command line shows the same text."""
-    return dataclasses.field(default=default, metadata={"meaning": meaning, "choices": choices, "most": most})
+def setting(default: Any, meaning: str, choices: tuple = (), above: float | None = None, most: float = math.inf) -> Any:
+    """A field with its meaning, unit and the paper's value; the command line shows the same text.
+
+    Args:
+        default: gives the field its type too: whole numbers start at 1, others at 0.
+        meaning: what ``--help`` says.
+        choices: what is allowed; of a tuple, what each part may be.
+        above: a number that the value must exceed.
+        most: the largest value.
+    """
+    rules = {"meaning": meaning, "choices": choices, "above": above, "most": most}
+    return dataclasses.field(default=default, metadata=rules)
+
+
+def settings_of(kind: type) -> list[dataclasses.Field]:
+    """The fields of a dataclass that :func:`setting` made."""
+    return [field for field in dataclasses.fields(kind) if "meaning" in field.metadata]
 
 
 @dataclass(frozen=True)
-class Settings:
+class Checked:
+    """A dataclass that refuses a field of another type than its default's, or outside its choices and bounds.
+
+    Raises:
+        InputError: with the field's name.
+    """
+
+    def __post_init__(self):
+        for field in settings_of(type(self)):
+            value = getattr(self, field.name)
+            if isinstance(value, str) and value in SYNONYMS and SYNONYMS[value] in field.metadata["choices"]:
+                object.__setattr__(self, field.name, SYNONYMS[value])
+            else:
+                _check(field.name, value, type(field.default), field.metadata)
+
+
+def _check(name: str, value: Any, kind: type, rules: Mapping[str, Any]) -> None:
+    choices, above, most = rules["choices"], rules["above"], rules["most"]
+    if choices and not all(part in choices for part in (value if kind is tuple else [value])):
+        raise InputError(f"{name} must be one of {', '.join(map(str, choices))}; got {value!r}")
+    if kind is bool and not isinstance(value, bool):
+        raise InputError(f"{name} must be true or false, got {value!r}")
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is int and not (number and isinstance(value, int) and value >= 1):
+        raise InputError(f"{name} must be a whole number of at least 1, got {value!r}")
+    if kind is float and not (number and math.isfinite(value) and value >= 0):
+        raise InputError(f"{name} must be a finite number of at least 0, got {value!r}")
+    if number and above is not None and not value > above:
+        raise InputError(f"{name} must be above {above:g}, got {value!r}")
+    if number and value > most:
+        raise InputError(f"{name} must be at most {most}, got {value!r}")
+
+
+@dataclass(frozen=True)
+class Settings(Checked):
     """What every algorithm needs. The defaults suit the half-million-parameter policy, not a large model.
 
     Raises:
@@ -28,9 +77,9 @@ class Settings:
     prompts: int = setting(16, "prompts a batch, P (DeepSeekMath: 16)")
     group_size: int = setting(16, "samples a prompt, G (DeepSeekMath: 64, R1: 16)")
     max_new_tokens: int = setting(32, "longest completion, tokens (DeepSeekMath: 1024)")
-    temperature: float = setting(1.0, "of sampling and scoring, dimensionless (R1: 1)")
-    learning_rate: float = setting(5e-4, "AdamW step size, dimensionless (DeepSeekMath: 1e-6, R1: 3e-6)")
-    max_grad_norm: float = setting(1.0, "the gradient's norm is cut to this (no paper states it)")
+    temperature: float = setting(1.0, "of sampling and scoring, dimensionless (R1: 1)", above=0)
+    learning_rate: float = setting(5e-4, "AdamW step size, dimensionless (DeepSeekMath: 1e-6, R1: 3e-6)", above=0)
+    max_grad_norm: float = setting(1.0, "the gradient's norm is cut to this (no paper states it)", above=0)
     epochs: int = setting(1, "passes over each batch (DeepSeekMath: 1; PPO for language models: 4)")
     minibatches: int = setting(1, "optimizer steps a pass (DeepSeekMath: 1)")
     aggregation: str = setting(
@@ -40,22 +89,15 @@ class Settings:
     )
 
     smallest_group = 1
+    critic = None  # what predicts returns, for an algorithm that needs one: then a setting
+
+    @property
+    def uses_reference(self) -> bool:
+        """Is there a KL term, so that the frozen reference is read?"""
+        return False
 
     def __post_init__(self):
-        for field in dataclasses.fields(self):
-            value, choices = getattr(self, field.name), field.metadata["choices"]
-            if choices and value not in choices:
-                raise InputError(f"{field.name} must be one of {', '.join(map(str, choices))}; got {value!r}")
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if isinstance(field.default, int) and (not number or not isinstance(value, int) or value < 1):
-                raise InputError(f"{field.name} must be a whole number of at least 1, got {value!r}")
-            if isinstance(field.default, float) and not (number and math.isfinite(value) and value >= 0):
-                raise InputError(f"{field.name} must be a finite number of at least 0, got {value!r}")
-            if isinstance(field.default, float) and value > field.metadata["most"]:
-                raise InputError(f"{field.name} must be at most {field.metadata['most']}, got {value!r}")
-        for name in ("temperature", "learning_rate", "max_grad_norm"):
-            if getattr(self, name) <= 0:
-                raise InputError(f"{name} must be above 0, got {getattr(self, name)!r}")
+        super().__post_init__()
         if self.group_size < self.smallest_group:
             raise InputError(f"group_size must be at least {self.smallest_group}: one answer alone has no group")
         if self.minibatches > self.prompts * self.group_size:

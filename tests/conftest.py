@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from grpo_teach.exact import ExactWorld
 from grpo_teach.policy import load_base, tiny_policy, tiny_tokenizer
 from grpo_teach.rollout import sample
+from grpo_teach.studies.exact import ExactWorld
 
 torch.set_num_threads(1)  # two processes with two threads each on two cores are many times slower than one
 

@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from grpo_teach import calculator
+from grpo_teach.figures import calculator
+from grpo_teach.figures.curves import TERM_COLOURS
 from grpo_teach.large import SHAPES, model_config
 from grpo_teach.memory import Setup, Shape, predict
-from grpo_teach.plots import TERM_COLOURS
 
+SHAPE = {name: Shape.of(model_config(name)) for name in SHAPES}
 PHASES = ("sampling", "scoring", "update")
 PAGE = calculator.calculator("here").data
 DATA = json.loads(re.search(r"const data = (\{.*\}), box = ", PAGE).group(1))
@@ -25,18 +26,20 @@ def shown(model, critic, method, optimizer, copies, sizes) -> list[int]:
     for options, value in zip(DATA["sizes"].values(), sizes, strict=True):
         row = row * len(options) + options.index(value)
     fixed = stays[0] + stays[1] + copies * (stays[2] + stays[3]) + stays[4 + optimizer]
-    return [fixed + sum(works[(row * 3 + i) * 4 : (row * 3 + i + 1) * 4]) for i in range(3)]
+    phases = (0, 1 if copies or critic == "none" else 3, 2)  # scoring without copies comes last
+    return [fixed + sum(works[(row * 4 + i) * 4 : (row * 4 + i + 1) * 4]) for i in phases]
 
 
 @pytest.mark.parametrize("critic", ["none", "head", "lora", "separate"])
 @pytest.mark.parametrize("model", SHAPES)
 def test_every_phase_is_what_the_ledger_predicts(model, critic):
+    shape = SHAPE[model]
     methods = [("full", "float32"), ("full", "bfloat16"), ("lora", "bfloat16"), ("qlora", "bfloat16")]
     some = [(True, 4, 256, 1), (False, 8, 512, 4), (True, 32, 2048, 8), (True, 16, 1024, 4), (False, 4, 256, 8)]
     for (i, (method, dtype)), sizes, optimizer, copies in itertools.product(enumerate(methods), some, (0, 1), (0, 1)):
         if (method, critic) in (("full", "lora"),):
             continue
-        setup = Setup(Shape.of(model_config(model)), "grpo" if critic == "none" else "ppo", method, critic, dtype=dtype)
+        setup = Setup(shape, "grpo" if critic == "none" else "ppo", method, critic, dtype=dtype)
         checkpointing, group, length, rows = sizes
         setup = replace(setup, checkpointing=checkpointing, group_size=group, max_new_tokens=length, rows_a_pass=rows)
         setup = replace(setup, optimizer=("adamw", "adamw8bit")[optimizer])

@@ -3,7 +3,7 @@
 import pytest
 
 from grpo_teach.algorithms import ALGORITHMS
-from grpo_teach.viz import update_diff, update_source
+from grpo_teach.figures import update_diff, update_source
 
 PAIRS = [("sft", "policy_gradient"), ("policy_gradient", "ppo"), ("ppo", "grpo"), ("policy_gradient", "grpo")]
 STEPS = ["1 advantages", "2 logprobs", "3 token loss", "4 aggregate", "5 metrics"]

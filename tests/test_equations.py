@@ -53,9 +53,7 @@ def docstrings() -> dict[str, str]:
 
 DOCSTRINGS = docstrings()
 CITED = {  # (dotted name, number), functions and classes only: a module cites a range
-    (name, number)
-    for name, text in DOCSTRINGS.items()
-    for number in re.findall(r"book Eq\. \(" + NUMBER + r"\)", text)
+    (name, number) for name, text in DOCSTRINGS.items() for number in re.findall(r"book Eq\. \(" + NUMBER + r"\)", text)
 }
 
 

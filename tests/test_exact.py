@@ -15,7 +15,7 @@ from grpo_teach import (
     policy_gradient_loss,
     token_logprobs,
 )
-from grpo_teach.exact import ExactWorld
+from grpo_teach.studies.exact import ExactWorld
 
 CLOSE = {"rtol": 0, "atol": 1e-12}
 

@@ -11,7 +11,7 @@ from grpo_teach import (
     policy_gradient_loss,
     token_logprobs,
 )
-from grpo_teach.exact import ExactWorld, moments
+from grpo_teach.studies.exact import ExactWorld, moments
 
 CLOSE = {"rtol": 0, "atol": 1e-12}
 

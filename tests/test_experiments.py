@@ -10,11 +10,12 @@ import numpy
 import pytest
 import torch
 
-from grpo_teach import ALGORITHMS, TASKS, InputError, evaluate, experiments, records
-from grpo_teach.experiments import Variant
+from grpo_teach import ALGORITHMS, TASKS, InputError, evaluate, records
 from grpo_teach.policy import BASES
-from grpo_teach.pretrain import pretrain
-from grpo_teach.results import area, difference, ends, interval, winner
+from grpo_teach.studies import run as experiments
+from grpo_teach.studies.pretrain import pretrain
+from grpo_teach.studies.results import area, difference, ends, interval, winner
+from grpo_teach.studies.run import Unreliable, Variant
 from grpo_teach.tasks.few_problems import FewProblems
 
 STUDIES = experiments.studies()
@@ -121,25 +122,26 @@ def test_a_run_that_diverges_answers_nothing_right():
     json.dumps(result, allow_nan=False)
 
 
-def test_wrong_rewards_reach_the_learner_and_not_the_evaluation():
-    seen = []
-    always = dataclasses.replace(TINY, wrong_rewards=1.0).learner()
-    inner = ALGORITHMS["grpo"]
-    rewards = torch.tensor([[1.0, 0.0]])
-    spy = inner._replace(update=lambda models, rollouts, rewards, config: seen.append(rewards))
-    experiments.ALGORITHMS["grpo"], kept = spy, inner
-    try:
-        dataclasses.replace(TINY, wrong_rewards=1.0).learner().update(None, None, rewards, None)
-        sometimes = dataclasses.replace(TINY, wrong_rewards=0.25).learner()
-        sometimes.update(None, None, torch.zeros(100, 100), None)
-    finally:
-        experiments.ALGORITHMS["grpo"] = kept
-    assert always.label == inner.label
-    assert torch.equal(seen[0], 1 - rewards)
-    assert abs(float(seen[1].mean()) - 0.25) < 0.02  # 10,000 draws: 0.25 ± 0.013 with 99.7%
-    assert dataclasses.replace(TINY).learner() is inner
-    honest = experiments.run(TINY, 0)["curve"]["reward"][0]
-    assert experiments.run(dataclasses.replace(TINY, wrong_rewards=1.0), 0)["curve"]["reward"][0] == honest
+def test_wrong_rewards_reach_the_learner_and_not_the_evaluation(monkeypatch):
+    task = TASKS["chain_sum"](5)
+    problems = task.sample(1, torch.Generator().manual_seed(0))
+    texts = [problems[0].answer, "x"]
+    always = Unreliable(task, 1.0)
+    assert always(texts, problems).tolist() == [[0.0, 1.0]]
+    assert always.graded == {"reward": 0.5, "mixed_groups": 1.0}
+    sometimes = Unreliable(task, 0.25)(["x"] * 10_000, problems)
+    assert abs(float(sometimes.mean()) - 0.25) < 0.02  # 10,000 draws: 0.25 ± 0.013 with 99.7%
+    seen, inner = [], ALGORITHMS["grpo"]
+
+    def spy(models, rollouts, rewards, config):
+        seen.append(rewards)
+        return inner.update(models, rollouts, rewards, config)
+
+    monkeypatch.setitem(experiments.ALGORITHMS, "grpo", inner._replace(update=spy))
+    honest = experiments.run(TINY, 0)["curve"]
+    wrong = experiments.run(dataclasses.replace(TINY, wrong_rewards=1.0), 0)["curve"]
+    assert torch.equal(seen[TINY.steps], 1 - seen[0])  # the first batch of each run: sampled by the same policy
+    assert wrong["reward"][0] == honest["reward"][0] and wrong["mixed_groups"][0] == honest["mixed_groups"][0]
 
 
 def test_few_problems_are_few_and_the_test_set_stays():

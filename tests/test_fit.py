@@ -5,7 +5,7 @@ from test_cli import run
 from test_large import SHAPES
 from transformers import GPT2Config
 
-from grpo_teach import fit
+from grpo_teach.clinic import fit
 from grpo_teach.memory import Setup, Shape, predict
 
 SIZES = ["--prompts", "2", "--group-size", "4", "--max-new-tokens", "16", "--steps", "1", "--problems", "0"]
@@ -21,7 +21,7 @@ def ask(tmp_path, monkeypatch, capsys):
         loaded.append(options)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("grpo_teach.flags.load_large", load)
+    monkeypatch.setattr("grpo_teach.commands.flags.load_large", load)
 
     def asked(free, *flags, shape=tmp_path / "shape"):
         monkeypatch.setattr(fit, "free_bytes", lambda device: free)

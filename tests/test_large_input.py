@@ -11,7 +11,7 @@ from tokenizers import processors
 from transformers import AutoTokenizer
 
 from grpo_teach import InputError, large, sample, score
-from grpo_teach.flags import chosen_model, model_flags
+from grpo_teach.commands.flags import chosen_model, model_flags
 from grpo_teach.large import adamw8bit, load_large, stand_in_tokenizer
 from grpo_teach.policy import save_policy
 
@@ -88,13 +88,13 @@ def pretend_card(monkeypatch, capability):
 
 def test_bfloat16_only_where_the_card_has_it(monkeypatch):
     pretend_card(monkeypatch, (7, 5))
-    assert large._dtype("auto", "cuda", "qlora") == torch.float16
+    assert large.place("cuda", "auto", "qlora")[1] == torch.float16
     with pytest.raises(InputError, match="Tesla T4 has no bfloat16"):
         load_large("org/name", dtype="bfloat16")
     with pytest.raises(InputError, match="float16"):  # what auto means here
         load_large("org/name", "full")
     pretend_card(monkeypatch, (8, 0))
-    assert large._dtype("auto", "cuda", "qlora") == large._dtype("auto", "cpu", "full") == torch.bfloat16
+    assert large.place("cuda", "auto", "qlora")[1] == large.place("cpu", "auto", "full")[1] == torch.bfloat16
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from grpo_teach.__main__ import main
 from grpo_teach.large import load_large
-from grpo_teach.merge import merge
+from grpo_teach.large.merge import merge
 from grpo_teach.policy import save_policy
 
 

@@ -1,6 +1,7 @@
 """Large models in training, on tiny shapes: chunks, passes, gradients, 8-bit states, float16, and resuming."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -42,7 +43,7 @@ def test_no_step_forward_or_back_holds_more_than_a_chunk_of_logits(method):
     rollouts = sample(policy, tokenizer, PROMPTS, 12, 9)
     seen = []
     for chunk in (64, 10**6):  # a chunk is as large as the output matrix, which is there anyway
-        policy.chunk = chunk
+        policy.scoring = dataclasses.replace(policy.scoring, chunk=chunk)
         policy.zero_grad()
         with Largest() as largest:
             logprobs = score(policy, rollouts, 0.7)
@@ -67,7 +68,7 @@ def test_passes_made_again_in_the_backward_pass_give_the_same_gradient(method, c
     models.trainable().train()  # as the loop does: only then are layers checkpointed
     weights, found, kept = torch.randn(rollouts.mask.shape), [], []
     for recompute, rows in ((True, 3), (False, 64)):
-        policy.recompute_passes, policy.rows_a_pass = recompute, rows
+        policy.scoring = dataclasses.replace(policy.scoring, recompute=recompute, rows_a_pass=rows)
         models.trainable().zero_grad()
         bytes_kept = []
         with torch.autograd.graph.saved_tensors_hooks(lambda t, n=bytes_kept: n.append(t.nbytes) or t, lambda t: t):

@@ -8,7 +8,7 @@ import pytest
 from test_cli import run
 
 from grpo_teach.memory import TERMS
-from grpo_teach.memory_grid import CONFIGS, GRIDS
+from grpo_teach.memory.grid import CONFIGS, GRIDS
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +63,7 @@ def test_what_a_measurement_refuses_is_one_line(capsys):
 def test_a_grid_prints_a_line_a_set_up(capsys, tmp_path, monkeypatch):
     found = [{"bytes": {"total": 2**20}, "phases": {"update": 2**20}, "seconds": 1.0, "instrument": "none"}]
     found += [{"instrument": "none", "out_of_memory": "sampling"}]
-    monkeypatch.setattr("grpo_teach.memory_grid.measure_apart", lambda *arguments: found.pop(0))
+    monkeypatch.setattr("grpo_teach.memory.grid.measure_apart", lambda *arguments: found.pop(0))
     monkeypatch.setitem(GRIDS, "small", GRIDS["small"][:2])
     code, out, _ = run(capsys, "memory", "--grid", "small", "--cap", "1GiB", "--json", "--out", tmp_path)
     result = json.loads(out[-1])

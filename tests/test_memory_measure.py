@@ -10,9 +10,10 @@ from torch.profiler import ProfilerActivity, profile
 
 from grpo_teach import InputError
 from grpo_teach.memory import STAYING, Setup, Shape, predict
-from grpo_teach.memory_grid import CONFIGS, GRIDS, beside, config_of, plain, record, setup_in
-from grpo_teach.memory_measure import Batch, Live, Meter, measure, measure_apart, storages
+from grpo_teach.memory.grid import CONFIGS, GRIDS, beside, config_of, plain, record, setup_in
+from grpo_teach.memory.measure import Live, Meter, measure, measure_apart, prompts, rewarded, storages
 from grpo_teach.records import load_record
+from grpo_teach.rollout import sample_ids
 
 pytest.importorskip("accelerate")
 pytest.importorskip("bitsandbytes")
@@ -81,18 +82,25 @@ def test_a_phase_has_its_own_peak_and_keeps_the_largest_of_its_turns():
     assert meter.most == {"loading": 400, "sampling": 4400, "update": 400} and len(kept) == 100
 
 
-def test_a_batch_has_the_set_ups_sizes_and_no_end():
+def test_a_batch_has_the_set_ups_sizes_and_no_end(policy):
     setup = setup_in("llama-tied", {"prompts": 3, "prompt_tokens": 10, "padded": True})
-    batch = Batch(setup, Meter(Live()), None)
-    problems = batch.sample(3, torch.Generator())
-    asked = batch([problem.prompt for problem in problems])
-    assert asked["input_ids"].shape == (3, 10) and (asked["attention_mask"].sum(1) == 9).all()
-    assert batch.eos_token_id < 0
-    rewards = batch.reward([[1]] * 12, problems)
+    ids, mask = prompts(setup, policy.device)
+    assert ids.shape == (3, 10) and (mask.sum(1) == 9).all() and len(ids.unique(dim=0)) == 3
+    rollouts = sample_ids(policy, ids, mask, setup.group_size, 40, 1.0, ends=[], pad=0)
+    assert (rollouts.lengths == 40).all() and len(rollouts) == 12
+    rewards = rewarded(setup, rollouts, None)
     assert rewards.shape == (3, 4) and (rewards.max(1).values > rewards.min(1).values).all()
-    imitation = Batch(dataclasses.replace(setup, algorithm="sft", padded=False), Meter(Live()), None)
-    assert (imitation.reward([[1]] * 12, problems) == 1).all()
-    assert imitation([[1] * 10])["attention_mask"].all()
+    imitation = dataclasses.replace(setup, algorithm="sft", padded=False)
+    assert (rewarded(imitation, rollouts, None) == 1).all()
+    assert prompts(imitation, policy.device)[1].all()
+
+
+def test_a_reward_model_reads_every_row_without_its_padding(policy):
+    setup = setup_in("llama-tied", {"prompts": 2, "prompt_tokens": 6, "rows_a_pass": 3})
+    rollouts, read = sample_ids(policy, *prompts(setup, policy.device), 4, 5, 1.0, ends=[], pad=0), []
+    rewarded(setup, rollouts, read.append)
+    texts = torch.cat([rollouts.prompt_ids[:, 1:], rollouts.completion_ids], dim=1)
+    assert torch.equal(torch.cat(read), texts) and [len(rows) for rows in read] == [3, 3, 2]
 
 
 # Prediction and measurement ---------------------------------------------------------------------------------------
@@ -168,7 +176,7 @@ def test_a_grid_is_gone_on_with_and_not_mixed(tmp_path, monkeypatch):
         return {"bytes": {"total": 10}, "phases": {"update": 10}, "seconds": 1.0, "instrument": "none"}
 
     monkeypatch.setitem(GRIDS, "tiny", [(model, different), (model, different | {"rank": 8})])
-    monkeypatch.setattr("grpo_teach.memory_grid.measure_apart", pretend)
+    monkeypatch.setattr("grpo_teach.memory.grid.measure_apart", pretend)
     path, watched = tmp_path / "memory.json", []
     with pytest.raises(KeyboardInterrupt):
         record("tiny", path, watch=watched.append)

@@ -8,9 +8,9 @@ import torch
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig, Qwen2Config
 
-from grpo_teach import Rollouts, rollout, sample, score, token_logprobs
+from grpo_teach import Rollouts, Scoring, sample, score, token_logprobs
 from grpo_teach.memory import Setup, Shape, predict
-from grpo_teach.memory_measure import Live, storages
+from grpo_teach.memory.measure import Live, storages
 from grpo_teach.policy import Critic, Models
 from grpo_teach.rollout import score_with_values
 
@@ -188,13 +188,13 @@ def rollouts(rows, prompt_tokens, completion_tokens):
 
 @pytest.mark.parametrize("name, completion", [("llama", 50), ("wide vocabulary", 50)])
 @pytest.mark.parametrize("method", ["full", "lora"])
-def test_scoring_at_its_fullest(monkeypatch, method, name, completion):
-    monkeypatch.setattr(rollout, "ROWS_A_PASS", 4)
+def test_scoring_at_its_fullest(method, name, completion):
     model = built(name, method)
+    model.scoring = Scoring(rows_a_pass=4, chunk=10**6)
     with Live(model.parameters()) as live, torch.no_grad():
         score(model, rollouts(8, 30, completion))
     sizes = {"prompts": 2, "group_size": 4, "prompt_tokens": 30, "max_new_tokens": completion, "rows_a_pass": 4}
-    sizes |= {"algorithm": "ppo", "critic": "head"}  # whose old values are read before the update
+    sizes |= {"algorithm": "ppo", "critic": "head", "reference": "copy"}  # whose log-probs a KL term reads
     expected = transient(small_setup(name, method=method, dtype="float32", **sizes), "scoring")
     assert 0.65 * expected < live.most < 1.1 * expected  # inside logsumexp one more copy is made, which is not seen
 
@@ -222,10 +222,10 @@ def test_an_update_of_recomputed_passes_at_its_fullest(name, tokens, method, dty
 @pytest.mark.parametrize("critic", ["none", "head", "separate"])
 @pytest.mark.parametrize("rows_a_pass", [2, 8])
 @pytest.mark.parametrize("name", ["llama", "llama untied"])
-def test_an_update_without_checkpointing_at_its_fullest(monkeypatch, name, rows_a_pass, critic):
-    monkeypatch.setattr(rollout, "ROWS_A_PASS", rows_a_pass)
+def test_an_update_without_checkpointing_at_its_fullest(name, rows_a_pass, critic):
     model = built(name)
-    kind = {"head": "shared", "separate": "separate"}.get(critic)
+    model.scoring = Scoring(rows_a_pass, chunk=10**6)
+    kind = None if critic == "none" else critic
     models = Models.build(model, kind)
     with Live(models.trainable().parameters()) as live:
         for _ in range(2):  # the second time the first one's gradients stay until the backward begins

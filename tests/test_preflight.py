@@ -10,8 +10,8 @@ from chat import chat_tokenizer, tagged
 
 from grpo_teach import ALGORITHMS, ChainSum, InputError, from_text, wilson_interval
 from grpo_teach.__main__ import main
+from grpo_teach.clinic.preflight import LEAST_MIXED, Grade, judge, mixed_if_alike, mixed_share, preflight
 from grpo_teach.policy import save_policy, tiny_policy
-from grpo_teach.preflight import LEAST_MIXED, Grade, judge, mixed_if_alike, mixed_share, preflight
 from grpo_teach.tasks import WordProblems
 
 GRPO = ALGORITHMS["grpo"]

@@ -6,10 +6,10 @@ import pytest
 from states import differences
 
 from grpo_teach import ALGORITHMS, ChainSum
+from grpo_teach.clinic.cost import setup_of
+from grpo_teach.clinic.preflight import preflight
 from grpo_teach.memory import Setup, Shape, predict
-from grpo_teach.preflight import preflight
 from grpo_teach.records import random_states
-from grpo_teach.rehearsal import setup_of
 from grpo_teach.train import adamw
 
 GRPO = ALGORITHMS["grpo"]

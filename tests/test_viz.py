@@ -6,7 +6,7 @@ import pytest
 
 from grpo_teach import aggregate, gae, kl_k3
 from grpo_teach.algorithms import ALGORITHMS
-from grpo_teach.viz import show_diff, show_source, source, update_source
+from grpo_teach.figures import show_diff, show_source, source, update_source
 
 
 def documented(x):

@@ -229,7 +229,7 @@ def test_gsm8k_is_asked_for_by_its_name_and_from_the_disk_if_the_hub_is_away(mon
 @pytest.mark.parametrize("module", ["datasets", "math_verify", "reasoning_gym"])
 def test_a_missing_package_is_one_line_that_says_what_to_install(monkeypatch, module):
     monkeypatch.setitem(sys.modules, module, None)
-    source = "reasoning_gym" if module == "reasoning_gym" else "sample"
+    source = {"reasoning_gym": "reasoning_gym", "datasets": "gsm8k"}.get(module, "sample")
     with pytest.raises(InputError, match=f"pip install {module.replace('_', '-')}"):
         WordProblems(chat_tokenizer(), source)
 

@@ -3,7 +3,7 @@
 from docutils import nodes
 from docutils.parsers.rst import Directive
 
-from grpo_teach.viz import update_diff
+from grpo_teach.figures import update_diff
 
 
 class AlgorithmDiff(Directive):

@@ -10,7 +10,7 @@ from sphinx.util.docutils import SphinxDirective
 from grpo_teach.large import model_config
 from grpo_teach.memory import Setup, Shape, predict
 from grpo_teach.records import load_record
-from grpo_teach.results import area, difference, ends, interval, mean
+from grpo_teach.studies.results import area, difference, ends, interval, mean
 
 VERDICTS = ("supported", "supported under conditions", "not supported", "wrong", "not testable here", "open")
 

@@ -1,19 +1,19 @@
 """What the four algorithms share: minibatches, the reference, metrics."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 from grpo_teach.losses import kl_k3
-from grpo_teach.rollout import Rollouts, score
+from grpo_teach.rollout import Rollouts
+from grpo_teach.score import score
 from grpo_teach.settings import Settings
 
 __all__ = ["metrics", "minibatches", "reference_logprobs"]
 
 
-def minibatches(rollouts: Rollouts, config: Settings) -> Iterator[torch.Tensor]:
+def minibatches(rollouts: Rollouts, config: Settings) -> Iterator[Tensor]:
     """Row indices of each minibatch: ``epochs`` passes, each a fresh shuffle cut in ``minibatches`` parts.
 
     Draws from torch's global random state, only where there is something to shuffle.
@@ -27,7 +27,7 @@ def minibatches(rollouts: Rollouts, config: Settings) -> Iterator[torch.Tensor]:
 
 
 @torch.no_grad()
-def reference_logprobs(models, rollouts: Rollouts, temperature: float, coefficient: float) -> torch.Tensor:
+def reference_logprobs(models, rollouts: Rollouts, temperature: float, coefficient: float) -> Tensor:
     """[B, T] log-probs of the batch under the frozen reference, in nats, for a KL term of the given weight.
 
     A weight of 0 makes the term vanish whatever stands in it, so the reference is then left unread.
@@ -37,7 +37,7 @@ def reference_logprobs(models, rollouts: Rollouts, temperature: float, coefficie
 
 @torch.no_grad()
 def metrics(
-    logprobs: torch.Tensor, batch: Rollouts, clip_low: float | None = None, clip_high: float | None = None
+    logprobs: Tensor, batch: Rollouts, clip_low: float | None = None, clip_high: float | None = None
 ) -> dict[str, float]:
     """How far this minibatch's policy has moved from the one that sampled.
 

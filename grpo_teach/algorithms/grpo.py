@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from grpo_teach.advantages import group_relative_advantages, per_token
 from grpo_teach.algorithms.common import metrics, minibatches, reference_logprobs
 from grpo_teach.losses import aggregate, clipped_policy_loss, kl_k3
-from grpo_teach.rollout import score
+from grpo_teach.score import score
 from grpo_teach.settings import Settings, setting
 
 
@@ -33,10 +33,16 @@ class GRPO(Settings):
 
     smallest_group = 2
 
+    @property
+    def uses_reference(self) -> bool:
+        return self.beta > 0
 
-def at_level(logprobs, mask, level):
-    """Log-probs whose ratio is a token's (as they are) or the whole sequence's (each token carries the row's sum)."""
-    return logprobs if level == "token" else (logprobs * mask).sum(dim=1, keepdim=True).expand_as(logprobs)
+
+def at_level(logprobs, batch, level):
+    """New and old log-probs whose ratio is a token's (as they are) or the sequence's (on each token the row's sum)."""
+    if level == "token":
+        return logprobs, batch.old_logprobs
+    return ((x * batch.mask).sum(dim=1, keepdim=True).expand_as(x) for x in (logprobs, batch.old_logprobs))
 
 
 def update(models, rollouts, rewards, config: GRPO):
@@ -51,10 +57,10 @@ def update(models, rollouts, rewards, config: GRPO):
         needed = None if config.beta else advantages[rows].any(dim=1)
         logprobs = score(models.policy, batch, config.temperature, needed)
         # 3 token loss [b, T]
-        new, old = (at_level(x, batch.mask, config.ratio) for x in (logprobs, batch.old_logprobs))
         clip = config.clip_low, config.clip_high
-        token_loss = clipped_policy_loss(new, old, advantages[rows], *clip)
-        token_loss = token_loss + config.beta * kl_k3(logprobs, ref_logprobs[rows])
+        token_loss = clipped_policy_loss(*at_level(logprobs, batch, config.ratio), advantages[rows], *clip)
+        if config.beta:  # else 0 times an infinite k3 would be NaN
+            token_loss = token_loss + config.beta * kl_k3(logprobs, ref_logprobs[rows])
         # 4 aggregate
         loss = aggregate(token_loss, batch.mask, config.aggregation, config.max_new_tokens)
         # 5 metrics

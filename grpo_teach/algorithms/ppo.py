@@ -16,7 +16,7 @@ import torch
 from grpo_teach.advantages import gae
 from grpo_teach.algorithms.common import metrics, minibatches, reference_logprobs
 from grpo_teach.losses import aggregate, clipped_policy_loss, kl_k1, value_loss
-from grpo_teach.rollout import score_with_values
+from grpo_teach.score import score_with_values, values
 from grpo_teach.settings import Settings, setting
 
 
@@ -31,7 +31,11 @@ class PPO(Settings):
     kl_coefficient: float = setting(0.0, "beta of the KL reward penalty, reward a nat (InstructGPT: 0.02)")
     value_coefficient: float = setting(0.1, "weight of the value loss (TRL: 0.1)")
     value_clip: float = setting(0.2, "largest useful step of a value, units of reward (TRL: 0.2)")
-    critic: str = setting("shared", "value head on the trunk, LoRA, or own model", ("shared", "lora", "separate"))
+    critic: str = setting("head", "value head on the trunk, LoRA, or own model", ("head", "lora", "separate"))
+
+    @property
+    def uses_reference(self) -> bool:
+        return self.kl_coefficient > 0
 
 
 def kl_penalised_rewards(models, rollouts, rewards, config: PPO):
@@ -59,17 +63,17 @@ def update(models, rollouts, rewards, config: PPO):
     """Yield ``(loss, metrics)`` for each optimizer step on one batch. Rewards [P, G]."""
     # 1 advantages: from the critic, token by token
     with torch.no_grad():  # critic
-        old_values = score_with_values(models.policy, models.critic, rollouts)[1]  # critic
+        old_values = values(models.policy, models.critic, rollouts)  # critic
     token_rewards = kl_penalised_rewards(models, rollouts, rewards, config)
     advantages, returns = gae(token_rewards, old_values, rollouts.mask, config.gamma, config.lam)
     for rows in minibatches(rollouts, config):
         batch = rollouts[rows]
         # 2 logprobs [b, T]
-        logprobs, values = score_with_values(models.policy, models.critic, batch, config.temperature)
+        logprobs, new_values = score_with_values(models.policy, models.critic, batch, config.temperature)
         # 3 token loss [b, T]
         clip = config.clip_low, config.clip_high
         token_loss = clipped_policy_loss(logprobs, batch.old_logprobs, advantages[rows], *clip)
-        critic_loss = value_loss(values, old_values[rows], returns[rows], config.value_clip)  # critic
+        critic_loss = value_loss(new_values, old_values[rows], returns[rows], config.value_clip)  # critic
         token_loss = token_loss + config.value_coefficient * critic_loss  # critic
         # 4 aggregate
         loss = aggregate(token_loss, batch.mask, config.aggregation, config.max_new_tokens)

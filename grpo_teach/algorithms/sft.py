@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from grpo_teach.algorithms.common import metrics, minibatches
 from grpo_teach.losses import aggregate, policy_gradient_loss
-from grpo_teach.rollout import score
+from grpo_teach.score import score
 from grpo_teach.settings import Settings
 
 

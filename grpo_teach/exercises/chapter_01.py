@@ -6,8 +6,8 @@ import re
 
 import torch
 
+from grpo_teach.exercises.calls import run
 from grpo_teach.exercises.exercise import Exercise
-from grpo_teach.exercises.sandbox import run
 from grpo_teach.losses import token_logprobs as aligned_logprobs
 from grpo_teach.rewards import accuracy, extract_answer
 

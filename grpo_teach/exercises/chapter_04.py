@@ -6,8 +6,8 @@ import torch
 
 from grpo_teach import losses
 from grpo_teach.advantages import gae, returns_to_go
+from grpo_teach.exercises.calls import run
 from grpo_teach.exercises.exercise import Exercise
-from grpo_teach.exercises.sandbox import run
 
 # importance_ratio(logprobs [B,T], old_logprobs [B,T]) -> [B,T] ----------------------------------------------------
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from grpo_teach.advantages import group_relative_advantages, per_token
+from grpo_teach.exercises.calls import run
 from grpo_teach.exercises.exercise import Exercise
-from grpo_teach.exercises.sandbox import run
 from grpo_teach.losses import aggregate, kl_k1, kl_k2, kl_k3
 
 # group_relative_advantages(rewards [P,G]) -> [P,G] ---------------------------------------------------------------

@@ -6,8 +6,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from grpo_teach.exercises.calls import run
 from grpo_teach.exercises.exercise import Exercise
-from grpo_teach.exercises.sandbox import run
 from grpo_teach.losses import chunked_token_logprobs, token_logprobs
 
 # critic_bytes(critic, method, weights, adapter, hidden, size) -> number -----------------------------------------------

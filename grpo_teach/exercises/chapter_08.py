@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from grpo_teach.errors import InputError
+from grpo_teach.exercises.calls import from_book, is_stub, run
 from grpo_teach.exercises.exercise import TEXTS, Exercise
 from grpo_teach.exercises.report import Verdict
-from grpo_teach.exercises.sandbox import from_book, is_stub, run
 from grpo_teach.large import model_config
 from grpo_teach.memory import Setup, Shape, predict
 from grpo_teach.rewards import last_number, strict_accuracy, tagged_answer

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from grpo_teach.exercises.calls import is_stub
 from grpo_teach.exercises.exercise import TEXTS
 from grpo_teach.exercises.report import Verdict
-from grpo_teach.exercises.sandbox import is_stub
 from grpo_teach.records import load_record
 
 __all__ = ["Prediction"]
@@ -40,13 +40,13 @@ class Prediction:
 
     def found(self) -> dict[str, list[float]]:
         """The evidence."""
-        from grpo_teach.results import area, ends  # scipy takes a second to load; the other exercises need none
+        from grpo_teach.studies.results import area, ends  # scipy takes a second to load; the other exercises need none
 
         return eval(self.record, {"ends": ends, "area": area, "load_record": load_record})
 
     def answer(self) -> str:
         """The right choice, read off the record."""
-        from grpo_teach.results import difference, mean, winner
+        from grpo_teach.studies.results import difference, mean, winner
 
         functions = {"difference": difference, "mean": mean, "winner": winner}
         return eval(self.truth, functions | {"found": self.found()})
@@ -63,7 +63,7 @@ class Prediction:
         return Verdict(self.name, right, True, None if right else chosen.replace(" ", "_"), message)
 
     def _evidence(self) -> str:
-        from grpo_teach.results import interval, mean
+        from grpo_teach.studies.results import interval, mean
 
         rows = []
         for label, values in self.found().items():

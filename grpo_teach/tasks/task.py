@@ -1,13 +1,12 @@
 """What every task shares: problems split honestly into train and test, and a reward by rule."""
 
-from __future__ import annotations
-
 import zlib
 from typing import ClassVar, NamedTuple
 
 import torch
+from torch import Tensor
 
-from grpo_teach.rewards import accuracy
+from grpo_teach.rewards.rules import accuracy
 
 __all__ = ["Problem", "Task"]
 
@@ -56,7 +55,7 @@ class Task:
         """What else an evaluation should report the mean of, by name: nothing, unless a task says so."""
         return {}
 
-    def reward(self, completions: list[str], problems: list[Problem]) -> torch.Tensor:
+    def reward(self, completions: list[str], problems: list[Problem]) -> Tensor:
         """[P, G] rewards of P*G completions in prompt order: 1.0 for a right answer, else 0.0."""
         group_size = len(completions) // len(problems)
         scores = [self.right(text, problems[b // group_size]) for b, text in enumerate(completions)]

@@ -6,6 +6,7 @@ think between ``<think>`` and ``</think>`` and to answer between ``<answer>`` an
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import zlib
@@ -129,22 +130,38 @@ def load(source: str | Path) -> dict[str, list[dict]]:
             made = gym.create_dataset("gsm_symbolic", seed=seed, size=size)
             rows[split] = [row | {"answer": row["metadata"]["answer_cot"]} for row in made]
         return rows
-    datasets = needed("datasets")
-    datasets.disable_progress_bars()  # 8,792 rows are read before a bar can be
-    datasets.logging.set_verbosity(logging.CRITICAL)  # what goes wrong is said below, in one line
     try:
-        if source == "gsm8k":
-            # One quick question first: load_dataset alone asks six times before it looks for a copy on this disk.
-            datasets.config.HF_HUB_OFFLINE = not _on_the_hub("openai/gsm8k")
-            found = datasets.load_dataset("openai/gsm8k", "main")
-        else:
+        if source != "gsm8k":
             folder = SAMPLE if source == "sample" else Path(source)
-            files = {split: str(folder / f"{split}.jsonl") for split in ("train", "test")}
-            found = {name: datasets.load_dataset("json", data_files=file)["train"] for name, file in files.items()}
-    except Exception as error:  # no network, no such file, not JSON: each library below raises its own kind
+            return {split: _lines(folder / f"{split}.jsonl") for split in ("train", "test")}
+        datasets = needed("datasets")
+        datasets.disable_progress_bars()  # 8,792 rows are read before a bar can be
+        datasets.logging.set_verbosity(logging.CRITICAL)  # what goes wrong is said below, in one line
+        # One quick question first: load_dataset alone asks six times before it looks for a copy on this disk.
+        datasets.config.HF_HUB_OFFLINE = not _on_the_hub("openai/gsm8k")
+        found = datasets.load_dataset("openai/gsm8k", "main")
+        return {split: list(found[split]) for split in ("train", "test")}
+    except InputError:
+        raise
+    except Exception as error:  # no network, no such file: each library below raises its own kind
         reason = str(error.__cause__ or error).strip().split("\n")[0] or type(error).__name__
         raise InputError(f"cannot load the word problems {source} ({reason}): {GO_ON}") from error
-    return {split: list(found[split]) for split in ("train", "test")}
+
+
+def _lines(path: Path) -> list[dict]:
+    """The rows of a JSONL file, an object a line; empty lines are passed over."""
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if line.strip():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise ValueError(f"line {number} of {path.name} is not JSON: {error.msg}") from None
+            if not isinstance(rows[-1], dict):
+                raise ValueError(f"line {number} of {path.name} is no JSON object")
+    if not rows:
+        raise ValueError(f"{path.name} is empty")
+    return rows
 
 
 def _on_the_hub(name: str) -> bool:

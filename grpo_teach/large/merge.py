@@ -9,7 +9,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from grpo_teach.errors import InputError, needed
-from grpo_teach.large import DTYPES, load_large_tokenizer, loaded
+from grpo_teach.large.load import load_large_tokenizer
+from grpo_teach.large.options import DTYPES
+from grpo_teach.large.shapes import loaded
 
 __all__ = ["merge"]
 

@@ -1,4 +1,4 @@
-"""Pure views of recorded runs, in matplotlib. Colours are Okabe and Ito's: told apart by colour-blind readers."""
+"""Pure views of recorded runs, in matplotlib, in the colours that each algorithm's entry names."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from grpo_teach.algorithms import ALGORITHMS
 
 __all__ = ["COLOURS", "LiveCurves", "TERM_COLOURS", "as_png", "learning_curves", "seeds_figure"]
 
-COLOURS = {"sft": "#009E73", "policy_gradient": "#E69F00", "ppo": "#CC79A7", "grpo": "#0072B2"}
-STYLES = {"sft": "--", "policy_gradient": "-.", "ppo": ":", "grpo": "-"}
+COLOURS = {name: algorithm.colour for name, algorithm in ALGORITHMS.items()}
 TERM_COLOURS = {  # of the byte ledger
     "weights": "#0072B2",
     "critic": "#CC79A7",
@@ -55,7 +54,7 @@ def learning_curves(histories: dict[str, list[dict]]) -> Figure:
     with matplotlib.rc_context(STYLE):
         figure, accuracy, length = _axes("generated tokens (thousands)")
         for name, rows in histories.items():
-            look = {"color": COLOURS[name], "linestyle": STYLES[name], "label": ALGORITHMS[name].label}
+            look = {"color": COLOURS[name], "linestyle": ALGORITHMS[name].line, "label": ALGORITHMS[name].label}
             # An evaluation is made before its step, at the tokens generated until then.
             spent = [0, *(row["tokens"] / 1e3 for row in rows)]
             points = [(spent[i], row["evaluation"]) for i, row in enumerate(rows) if "evaluation" in row]

@@ -19,17 +19,16 @@ from pathlib import Path
 import numpy
 import torch
 from scipy import stats
-from tqdm import tqdm
 
 from grpo_teach import records
 from grpo_teach.algorithms import ALGORITHMS
 from grpo_teach.errors import InputError, TrainingDiverged
 from grpo_teach.evaluate import evaluate
 from grpo_teach.policy import load_base
-from grpo_teach.pretrain import MIXES, pretrain
+from grpo_teach.studies.pretrain import MIXES, pretrain
 from grpo_teach.tasks import TASKS
 from grpo_teach.tasks.few_problems import FewProblems
-from grpo_teach.train import train
+from grpo_teach.train import mixed_groups, train
 
 __all__ = ["Variant", "check", "load_study", "overview", "record", "run", "studies"]
 
@@ -73,15 +72,17 @@ class Variant:
         policy, tokenizer = copy.deepcopy(_base(self.base or self.task, self.task, self.thinking))
         return policy, tokenizer, FewProblems(task, self.train_problems) if self.train_problems else task
 
-    def learner(self):
-        """The algorithm, which sees the rewards with their mistakes; evaluations see the right ones."""
-        algorithm = ALGORITHMS[self.algorithm]
 
-        def update(models, rollouts, rewards, config):
-            wrong = torch.rand_like(rewards) < self.wrong_rewards
-            return algorithm.update(models, rollouts, torch.where(wrong, 1 - rewards, rewards), config)
+class Unreliable:
+    """A task's reward of which a share is turned round; ``graded`` is what an honest one would have shown."""
 
-        return algorithm._replace(update=update) if self.wrong_rewards else algorithm
+    def __init__(self, task, share: float):
+        self.task, self.share, self.graded = task, share, {}
+
+    def __call__(self, completions: list[str], problems: list) -> torch.Tensor:
+        right = self.task.reward(completions, problems)
+        self.graded = {"reward": float(right.mean()), "mixed_groups": mixed_groups(right)}
+        return torch.where(torch.rand_like(right) < self.share, 1 - right, right)
 
 
 @functools.cache
@@ -147,10 +148,15 @@ def run(variant: Variant, seed: int, progress: bool = False) -> dict:
         diverged counts as one that answers nothing right.
     """
     policy, tokenizer, task = variant.start()
-    algorithm, rows = variant.learner(), []
+    algorithm, rows = ALGORITHMS[variant.algorithm], []
+    reward = Unreliable(task, variant.wrong_rewards) if variant.wrong_rewards else None
+
+    def note(row: dict) -> None:  # a record shows how good the policy is, not what it was paid
+        rows.append(row | reward.graded if reward else row)
+
     config = algorithm.Settings(**{"max_new_tokens": task.max_new_tokens} | variant.settings)
     stop = {"tokens": variant.tokens, "steps": variant.steps, "evaluate_every": variant.evaluate_every}
-    watch = {"problems": 256, "callbacks": [rows.append], "progress": progress}
+    watch = {"problems": 256, "callbacks": [note], "reward": reward, "progress": progress}
     ended, at_last = {"accuracy": 0.0, "pass_at_8": 0.0, "diverged": False}, []
     try:
         train(policy, tokenizer, task, algorithm, config, seed=seed, **stop, **watch)
@@ -200,19 +206,12 @@ def record(name: str, out: Path | None = None, workers: int = 2, progress: bool 
     variants = {label: asdict(variant) for label, variant in study["variants"].items()}
     about = records.manifest({"question": study["question"], "variants": variants}, study["seeds"])
     about |= {"threads": 1, "workers": workers}
-    runs = {label: [] for label in variants}
-    if path.exists():
-        held = json.loads(path.read_text(encoding="utf-8"))
-        # Seeds may be added later, and code that came after the first run is checked by repeating one of the old.
-        fixed = about.keys() - {"seed", "commit"}
-        differing = sorted(key for key in fixed if held["manifest"].get(key) != about[key])
-        if differing:
-            raise InputError(f"{path} was made with another {', '.join(differing)}: move it away to record anew")
-        runs, about = held["runs"], about | {"commit": held["manifest"]["commit"]}
+    # Seeds may be added later, and code that came after the first run is checked by repeating one of the old.
+    about, runs = records.resumed(path, about, {label: [] for label in variants}, may_differ=["seed"])
     done = {(label, result["seed"]) for label, results in runs.items() for result in results}
     todo = [(label, seed) for seed in about["seed"] for label in variants if (label, seed) not in done]
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, spawn) as pool, tqdm(total=len(todo), desc=name, disable=not progress) as bar:
+    with ProcessPoolExecutor(workers, spawn) as pool, records.bar(name, "run", len(todo), 0, progress) as bar:
         jobs = {pool.submit(_job, study["variants"][label], seed): label for label, seed in todo}
         try:
             for job in as_completed(jobs):

@@ -11,11 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from tqdm import tqdm
 
-from grpo_teach.algorithms import SFT, sft
-from grpo_teach.policy import Models, tiny_policy, tiny_tokenizer
-from grpo_teach.rollout import from_text
+from grpo_teach.algorithms import SFT
+from grpo_teach.policy import tiny_policy, tiny_tokenizer
+from grpo_teach.supervise import supervise
 from grpo_teach.tasks import Addition, ChainSum, Equation, Task
 
 __all__ = ["MIXES", "Mix", "pretrain"]
@@ -72,30 +71,26 @@ def pretrain(
         ``(policy, tokenizer)``.
     """
     torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
     task, fresh, steps = mix.task, policy is None, mix.steps if steps is None else steps
     tokenizer = tiny_tokenizer(task.characters)
-    models = Models(tiny_policy(tokenizer, hidden_size, intermediate_size=4 * hidden_size) if fresh else policy)
-    optimizer = torch.optim.AdamW(models.policy.parameters(), lr=learning_rate, weight_decay=0.01, fused=True)
-    config, all_accepted = SFT(), torch.ones(batch, 1)
-    bar = tqdm(range(steps), desc="pretraining", disable=not progress)
-    for step in bar:
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate * (1 - step / steps)
+    policy = tiny_policy(tokenizer, hidden_size, intermediate_size=4 * hidden_size) if fresh else policy
+
+    def draw(done: float, generator: torch.Generator) -> tuple[list[str], list[str]]:
         problems = task.sample(batch, generator)
         # The first half teaches to calculate: all scratchpads at first, falling to the mix's own share.
-        share = max(mix.thinking, 1 - (1 - mix.thinking) * 2 * step / steps) if fresh else mix.thinking
+        share = max(mix.thinking, 1 - (1 - mix.thinking) * 2 * done) if fresh else mix.thinking
         thinking = torch.rand(batch, generator=generator) < share
         guesses = task.guess(problems, generator)
         texts = [
             task.demonstration(problem, mix.slip, generator) if think else guess
             for problem, think, guess in zip(problems, thinking, guesses, strict=True)
         ]
-        demonstrations = from_text(tokenizer, [problem.prompt for problem in problems], texts)
-        for loss, _ in sft.update(models, demonstrations, all_accepted, config):
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(models.policy.parameters(), config.max_grad_norm)
-            optimizer.step()
-        bar.set_postfix({"loss": f"{float(loss.detach()):.3f}"})
-    return models.policy.eval(), tokenizer
+        return [problem.prompt for problem in problems], texts
+
+    def optimizer(parameters, learning_rate: float) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.01, fused=True)
+
+    falling = {"schedule": lambda done: 1 - done, "seed": seed, "optimizer": optimizer}
+    config = SFT(learning_rate=learning_rate)
+    supervise(policy, tokenizer, draw, config, steps=steps, **falling, name="pretraining", progress=progress)
+    return policy, tokenizer

@@ -11,14 +11,13 @@ import torch
 from grpo_teach import records
 from grpo_teach.algorithms import ALGORITHMS
 from grpo_teach.errors import InputError
+from grpo_teach.large import Options
 from grpo_teach.memory import Setup, Shape, predict
-from grpo_teach.memory_measure import resident
-from grpo_teach.memory_setup import critic_of
-from grpo_teach.policy import Models, adapted_layers
-from grpo_teach.rollout import logits_chunk, rows_a_pass
+from grpo_teach.memory.measure import resident
+from grpo_teach.policy import Models
 from grpo_teach.train import Trainer, adamw
 
-__all__ = ["Cost", "allocated_bytes", "rehearse", "setup_of"]
+__all__ = ["Cost", "allocated_bytes", "every_second", "rehearse", "setup_of"]
 
 
 @dataclass(frozen=True)
@@ -46,17 +45,9 @@ class Cost:
         return self.sampling_seconds + self.update_seconds
 
 
-class _EverySecondRight:
-    """The task, with rewards that leave no row out."""
-
-    def __init__(self, task):
-        self.task = task
-
-    def __getattr__(self, name: str):
-        return getattr(self.task, name)
-
-    def reward(self, completions: list[str], problems: list) -> torch.Tensor:
-        return torch.arange(len(completions)).remainder(2).float().reshape(len(problems), -1)
+def every_second(completions: list[str], problems: list) -> torch.Tensor:
+    """[P, G] rewards that leave no row out: every second answer counts as right."""
+    return torch.arange(len(completions)).remainder(2).float().reshape(len(problems), -1)
 
 
 def rehearse(
@@ -82,24 +73,20 @@ def rehearse(
     Raises:
         TrainingDiverged: if a loss or gradient is not finite.
     """
-    training, random_states, update_began = policy.training, records.random_states(), 0.0
+    training, random_states = policy.training, records.random_states()
     before = {name: weight.to("cpu", copy=True) for name, weight in Models(policy).learnt().items()}
-
-    def update(*arguments):
-        nonlocal update_began
-        update_began = time.perf_counter()
-        yield from algorithm.update(*arguments)
-
     try:
-        models = Models.build(policy, getattr(config, "critic", None), reference)
-        timed = algorithm._replace(update=update)
-        trainer = Trainer(models, tokenizer, _EverySecondRight(task), timed, config, seed, optimizer)
+        models = Models.build(policy, config.critic, reference)
+        run = {"tokenizer": tokenizer, "task": task, "reward": every_second, "seed": seed}
+        trainer = Trainer(models, algorithm, config, optimizer, **run)
         trainer.scaler = torch.amp.GradScaler(policy.device.type, enabled=False)  # it might skip a step
         trainer.train_step()
         if policy.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        tokens, began = trainer.tokens, time.perf_counter()
-        trainer.train_step()
+        began = time.perf_counter()
+        rollouts, rewards, _ = trainer.collect()
+        update_began = time.perf_counter()
+        trainer.learn(rollouts, rewards)
         ended = time.perf_counter()
         measured = allocated_bytes(policy.device) or (resident() or (None, None))[1]
     finally:
@@ -118,7 +105,7 @@ def rehearse(
         measured_bytes=measured,
         sampling_seconds=update_began - began,
         update_seconds=ended - update_began,
-        tokens_a_second=(trainer.tokens - tokens) / (ended - began),
+        tokens_a_second=rollouts.tokens / (ended - began),
     )
 
 
@@ -136,24 +123,6 @@ def setup_of(policy, algorithm, config, prompt_tokens: int, optimizer: Callable 
     Raises:
         InputError: if the ledger does not know the model, the algorithm or the optimizer.
     """
-    adapter = bool(adapted_layers(policy))
-    four_bit = any(getattr(part, "quant_state", None) is not None for part in policy.modules())
-    given = {"rank": policy.peft_config["default"].r} if adapter else {}
-    return Setup(
-        model=Shape.of(policy.config),
-        algorithm=next((name for name, known in ALGORITHMS.items() if known is algorithm), algorithm.label),
-        method="qlora" if four_bit else "lora" if adapter else "full",
-        critic=critic_of(config),
-        reference=("adapter" if adapter else "copy") if reference else "none",
-        dtype=str(policy.dtype).removeprefix("torch."),
-        optimizer=optimizer.__name__,
-        prompts=config.prompts,
-        group_size=config.group_size,
-        prompt_tokens=prompt_tokens,
-        max_new_tokens=config.max_new_tokens,
-        rows_a_pass=rows_a_pass(policy),
-        padded=config.prompts > 1,
-        chunk=logits_chunk(policy),
-        checkpointing=getattr(policy, "recompute_passes", False),
-        **given,
-    )
+    name = next((name for name, known in ALGORITHMS.items() if known is algorithm), algorithm.label)
+    asked = config, Options.of(policy), optimizer.__name__, reference, prompt_tokens
+    return Setup.of(Shape.of(policy.config), name, *asked)

@@ -7,9 +7,9 @@ import itertools
 import json
 from pathlib import Path
 
+from grpo_teach.figures.curves import TERM_COLOURS
 from grpo_teach.large import SHAPES, model_config
-from grpo_teach.memory import STAYING, TERMS, Ledger, Setup, Shape, predict
-from grpo_teach.plots import TERM_COLOURS
+from grpo_teach.memory import STAYING, TERMS, Setup, Shape, predict
 
 __all__ = ["calculator", "grid"]
 
@@ -33,14 +33,15 @@ WORKING = [term for term in TERMS if term not in STAYING]
 def grid() -> list[list[list[int]] | None]:
     """The ledger of every set-up that the calculator offers, in whole MiB.
 
-    What stays does not hang on group and length, what works not on optimizer and copies. So the two are listed apart,
-    and a page has only to add them up. Scoring is listed always, though without critic, reference and reward model
-    there is nothing to score.
+    What stays does not hang on group and length, what works not on optimizer and, scoring apart, not on copies. So the
+    two are listed apart, and a page has only to add them up. Scoring is listed with copies and without, where a critic
+    alone needs no logits; without either and without a critic there is nothing to score.
 
     Returns:
         For each model, critic and method in turn ``[stays, works]``, or None where they do not go together. ``stays``
         holds weights, critic, a copied reference, a reward model, and each optimizer; ``works``, for each of ``SIZES``
-        in turn and each phase, the terms of ``WORKING`` at the phase's fullest moment.
+        in turn and each phase (sampling, scoring, update, scoring without copies), the terms of ``WORKING`` at the
+        phase's fullest moment.
     """
     found = []
     shapes = [Shape.of(model_config(name)) for name in SHAPES]
@@ -49,22 +50,25 @@ def grid() -> list[list[list[int]] | None]:
             found.append(None)
             continue
         algorithm = "grpo" if critic == "none" else "ppo"
-        setup = Setup(shape, algorithm, critic=critic, **method)
-        setup = dataclasses.replace(setup, reference="copy", reward_model="same")
+        alone = Setup(shape, algorithm, critic=critic, **method)
+        setup = dataclasses.replace(alone, reference="copy", reward_model="same")
         each = [predict(dataclasses.replace(setup, optimizer=kind)).terms for kind in OPTIMIZERS]
         stays = [each[0][term] for term in STAYING[:-1]] + [terms["optimizer"] for terms in each]
         sizes = (dict(zip(SIZES, values, strict=True)) for values in itertools.product(*SIZES.values()))
-        works = [size for one in sizes for size in _working(predict(dataclasses.replace(setup, **one)))]
+        works = [size for one in sizes for size in _working(setup, alone, one)]
         found.append([[round(size / 2**20) for size in part] for part in (stays, works)])
     return found
 
 
-def _working(ledger: Ledger) -> list[int]:
-    """The working terms of each phase at its fullest moment, in bytes."""
+def _working(setup: Setup, alone: Setup, sizes: dict) -> list[int]:
+    """The working terms of each phase at its fullest moment, in bytes; those of scoring alone come last."""
+    moments = list(predict(dataclasses.replace(setup, **sizes)).moments.items())
+    moments += [(("alone", at), m) for (p, at), m in predict(dataclasses.replace(alone, **sizes)).moments.items()
+                if p == "scoring"]  # fmt: skip
     found = []
-    for phase in ("sampling", "scoring", "update"):
-        moments = [alive for (when, _), alive in ledger.moments.items() if when == phase]
-        fullest = max(moments, key=lambda alive: sum(alive.values()))
+    for phase in ("sampling", "scoring", "update", "alone"):
+        alive = [terms for (when, _), terms in moments if when == phase]
+        fullest = max(alive, key=lambda terms: sum(terms.values()), default={})
         found += [fullest.get(term, 0) for term in WORKING]
     return found
 

@@ -1,4 +1,4 @@
-"""Rewards that a rule can check."""
+"""Rewards for answers that are numbers: strict in the format, or lenient in any notation, read by math-verify."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import zlib
 from decimal import Decimal
 
 from grpo_teach.errors import needed
+from grpo_teach.rewards.rules import tagged_answer
 
-__all__ = ["accuracy", "coin", "extract_answer", "last_number", "lenient_accuracy", "strict_accuracy", "tagged_answer"]
+__all__ = ["coin", "last_number", "lenient_accuracy", "strict_accuracy"]
 
-TAGS = ["<think>", "</think>", "<answer>", "</answer>"]
 # Digits of the ASCII alphabet only; commas, if there are any, stand between thousands.
 PLAIN = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?"
 NUMBER = re.compile(rf"-?{PLAIN}", re.ASCII)
@@ -19,39 +19,6 @@ NUMBER = re.compile(rf"-?{PLAIN}", re.ASCII)
 ANY_NUMBER = re.compile(rf"(?<![\w^.])-?(?:\\frac{{\d+}}{{\d+}}|{PLAIN}(?:/\d+)?|\.\d+)(?![\d^])", re.ASCII)
 BETWEEN = r"(?:[\s,;|${}()\\*-]|or|and|to|boxed)+"  # what stands between the numbers of a list
 LIST = re.compile(rf"{ANY_NUMBER.pattern}(?:{BETWEEN}{ANY_NUMBER.pattern})*", re.ASCII)
-
-
-def extract_answer(completion: str) -> str:
-    """What stands after the last ``</think>``, or the whole completion if there is none; outer space removed."""
-    return completion.rsplit("</think>", 1)[-1].strip()
-
-
-def accuracy(completion: str, answer: str) -> float:
-    """1.0 if the completion's answer is exactly the given one, else 0.0.
-
-    The whole answer is compared, not searched for: a substring match would reward listing every digit.
-
-    Args:
-        completion: the policy's text, thinking included.
-        answer: the right answer.
-    Returns:
-        1.0 or 0.0.
-    Source: DeepSeek-R1 (arXiv 2501.12948) section 2.2.2, accuracy reward; book Eq. (1.4).
-    """
-    return float(extract_answer(completion) == answer.strip())
-
-
-def tagged_answer(completion: str) -> str | None:
-    """What stands in ``<answer>``, or None unless the completion is ``<think>…</think><answer>…</answer>``.
-
-    Each tag stands there once and in this order, and around them is nothing but white space.
-    Source: DeepSeek-R1 (arXiv 2501.12948) section 2.2.2, format reward.
-    """
-    if re.findall("|".join(TAGS), completion) != TAGS:
-        return None
-    # DOTALL: thoughts have more than one line. A dot that stops at a line's end is the commonest dead format reward.
-    whole = re.fullmatch(r"\s*<think>.*</think>\s*<answer>(.*)</answer>\s*", completion, re.DOTALL)
-    return whole[1].strip() if whole else None
 
 
 def strict_accuracy(completion: str, answer: str) -> float:

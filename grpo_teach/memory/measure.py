@@ -1,7 +1,7 @@
 """The byte ledger's other half: run the set-up it predicts, and see how many bytes were alive.
 
-Random weights of the shape, then two steps of the course's own loop, sampler and algorithm file at the set-up's exact
-sizes: gradients and moments are there from the first update on, so the second step is the one to look at.
+Random weights of the shape, then two steps with the course's own sampler, scorer and algorithm file at the set-up's
+exact sizes: gradients and moments are there from the first update on, so the second step is the one to look at.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import copy
 import multiprocessing
 import re
 import sys
+import time
 import weakref
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 from torch import nn
@@ -25,9 +25,11 @@ from transformers import AutoModel
 from grpo_teach.algorithms import ALGORITHMS
 from grpo_teach.errors import InputError
 from grpo_teach.large import OPTIMIZERS, load_large
-from grpo_teach.memory_setup import CRITICS, Setup
+from grpo_teach.learner import Learner
+from grpo_teach.memory.setup import Setup
 from grpo_teach.policy import Models
-from grpo_teach.train import Trainer
+from grpo_teach.rollout import Rollouts, sample_ids
+from grpo_teach.train import kl_to_reference
 
 __all__ = ["INSTRUMENTS", "Live", "held", "measure", "measure_apart"]
 
@@ -116,45 +118,6 @@ class Meter:
                 print(f"measuring: {phase}", file=sys.stderr, flush=True)
 
 
-class Batch:
-    """Stands for tokenizer and task: ids in place of texts, all of the set-up's lengths, and rewards that all teach."""
-
-    bos_token, pad_token_id, eos_token_id = None, 0, -1
-
-    def __init__(self, setup: Setup, meter: Meter, reward_model: nn.Module | None):
-        self.setup, self.meter, self.reward_model = setup, meter, reward_model
-
-    def sample(self, number: int, generator: torch.Generator) -> list[SimpleNamespace]:
-        self.meter.enter("sampling")
-        padding = self.setup.padded and self.setup.prompt_tokens > 1  # one column, so that every pass has a mask
-        return [SimpleNamespace(prompt=[1 + i] * (self.setup.prompt_tokens - padding)) for i in range(number)]
-
-    def __call__(self, prompts: list[list[int]], **options) -> dict[str, torch.Tensor]:
-        ids = torch.tensor(prompts)
-        padding = (self.setup.prompt_tokens - len(prompts[0]), 0)
-        mask = nn.functional.pad(torch.ones_like(ids), padding)
-        return {"input_ids": nn.functional.pad(ids, padding, value=self.pad_token_id), "attention_mask": mask}
-
-    def batch_decode(self, rows: list[list[int]], **options) -> list[list[int]]:
-        return rows
-
-    def thinks(self, completion: list[int]) -> bool:
-        return False
-
-    @torch.no_grad()
-    def reward(self, completions: list[list[int]], problems: list[SimpleNamespace]) -> torch.Tensor:
-        self.meter.enter("scoring")
-        if self.reward_model:
-            prompts = [problem.prompt for problem in problems for _ in range(self.setup.group_size)]
-            texts = [prompt + completion for prompt, completion in zip(prompts, completions, strict=True)]
-            for start in range(0, len(texts), self.setup.rows_a_pass):
-                self.reward_model(torch.tensor(texts[start : start + self.setup.rows_a_pass]))
-        right = torch.ones(len(problems), self.setup.group_size)
-        if self.setup.algorithm != "sft":  # which learns from right answers alone; the others from both kinds
-            right.view(-1)[::2] = 0
-        return right
-
-
 class RewardModel(nn.Module):
     """A frozen trunk with a head: one score a row, read from its last token."""
 
@@ -166,7 +129,7 @@ class RewardModel(nn.Module):
         self.requires_grad_(False).eval()
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        return self.head(self.trunk(ids.to(self.trunk.device), use_cache=False).last_hidden_state[:, -1]).squeeze(-1)
+        return self.head(self.trunk(ids, use_cache=False).last_hidden_state[:, -1]).squeeze(-1)
 
 
 def storages(tensors) -> int:
@@ -200,44 +163,74 @@ def built(config, setup: Setup, device: str) -> tuple[Models, nn.Module | None]:
     options = {"rank": setup.rank, "rows_a_pass": setup.rows_a_pass, "chunk": setup.chunk}
     options |= {"checkpointing": setup.checkpointing, "random_weights": True}
     policy, _ = load_large(config, setup.method, setup.dtype, device, **options)
-    models = Models.build(policy, CRITICS[setup.critic], setup.reference != "none")
+    critic = None if setup.critic == "none" else setup.critic
+    models = Models.build(policy, critic, setup.reference != "none")
     if setup.reference == "copy" and setup.method != "full":  # beside an adapter the loop would share the weights
         models.reference = copy.deepcopy(models.reference)
     reward_model = RewardModel(config, policy.dtype, policy.device) if setup.reward_model == "same" else None
     return models, reward_model
 
 
+def prompts(setup: Setup, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """``(prompt_ids, prompt_mask)``, [P, S] each: if padded, one column of it, so that every pass has a mask."""
+    ids = torch.arange(1, setup.prompts + 1, device=device).unsqueeze(1).repeat(1, setup.prompt_tokens)
+    mask = torch.ones_like(ids)
+    if setup.padded and setup.prompt_tokens > 1:
+        ids[:, 0] = mask[:, 0] = 0
+    return ids, mask
+
+
+def rewarded(setup: Setup, rollouts: Rollouts, reward_model: nn.Module | None) -> torch.Tensor:
+    """[P, G] rewards that leave no row out, after a reward model has read every row, if there is one."""
+    if reward_model:
+        padding = int(setup.padded and setup.prompt_tokens > 1)
+        ids = torch.cat([rollouts.prompt_ids[:, padding:], rollouts.completion_ids], dim=1)
+        with torch.no_grad():
+            for rows in ids.split(setup.rows_a_pass):
+                reward_model(rows)
+    right = torch.ones(setup.prompts, setup.group_size, device=rollouts.mask.device)
+    if setup.algorithm != "sft":  # which learns from right answers alone; the others from both kinds
+        right.view(-1)[::2] = 0
+    return right
+
+
 def run(config, setup: Setup, device: str, meter: Meter) -> dict:
     """Two steps; returns the bytes of what stays, and how long the second took."""
-    algorithm = ALGORITHMS[setup.algorithm]
-    settings = {name: getattr(setup, name) for name in ("prompts", "group_size", "max_new_tokens")}
+    algorithm, sizes = ALGORITHMS[setup.algorithm], ("prompts", "group_size", "max_new_tokens")
+    settings = {name: getattr(setup, name) for name in sizes}
     if setup.algorithm == "ppo":
-        settings |= {"critic": CRITICS[setup.critic], "kl_coefficient": 0.02 * (setup.reference != "none")}
+        settings |= {"critic": setup.critic, "kl_coefficient": 0.02 * (setup.reference != "none")}
     if setup.algorithm == "grpo":
         settings |= {"beta": 0.04 * (setup.reference != "none")}
     models, reward_model = built(config, setup, device)
-    batch = Batch(setup, meter, reward_model)
-    trainer = Trainer(models, batch, batch, algorithm, algorithm.Settings(**settings), 0, OPTIMIZERS[setup.optimizer])
+    learner = Learner(models, algorithm, algorithm.Settings(**settings), OPTIMIZERS[setup.optimizer])
+    learner.scaler = torch.amp.GradScaler(models.policy.device.type, enabled=False)  # it might skip a step
 
     def note(module, arguments):
         if torch.is_grad_enabled() and meter.phase == "scoring":
             meter.enter("update")
 
     models.policy.get_decoder().register_forward_pre_hook(note)
-    trainer.scaler = torch.amp.GradScaler(models.policy.device.type, enabled=False)  # it might skip a step
-    trainer.train_step()
-    first = trainer.seconds, trainer.tokens
-    trainer.train_step()
+    for _ in range(2):
+        started = time.perf_counter()
+        meter.enter("sampling")
+        asked = prompts(setup, models.policy.device)
+        rollouts = sample_ids(models.policy, *asked, setup.group_size, setup.max_new_tokens, 1.0, ends=[], pad=0)
+        meter.enter("scoring")
+        rewards = rewarded(setup, rollouts, reward_model)
+        kl_to_reference(models.reference, rollouts, 1.0)  # as the loop does, to show it
+        learner.learn(rollouts, rewards)
+        seconds = time.perf_counter() - started
     meter.enter("end")
     stays = {
         "weights": held(models.policy),
         "critic": held(models.policy, models.critic) - held(models.policy),
         "reference": held(models.policy, models.reference) - held(models.policy),
         "reward_model": held(reward_model),
-        "gradients": storages(parameter.grad for parameter in trainer.parameters),
-        "optimizer": storages(t for t in tree_leaves(list(trainer.optimizer.state.values())) if torch.is_tensor(t)),
+        "gradients": storages(parameter.grad for parameter in learner.parameters),
+        "optimizer": storages(t for t in tree_leaves(list(learner.optimizer.state.values())) if torch.is_tensor(t)),
     }
-    return {"bytes": stays, "seconds": trainer.seconds - first[0], "tokens": trainer.tokens - first[1]}
+    return {"bytes": stays, "seconds": seconds, "tokens": rollouts.tokens}
 
 
 def measure(config, setup: Setup, device: str = "auto", cap: int | None = None, progress: bool = False) -> dict:
@@ -245,7 +238,7 @@ def measure(config, setup: Setup, device: str = "auto", cap: int | None = None, 
 
     Args:
         config: of the model whose shape is ``setup.model``.
-        setup: as :func:`grpo_teach.memory.predict` takes it.
+        setup: as :func:`grpo_teach.memory.ledger.predict` takes it.
         device: ``"cpu"``, ``"cuda"``, or ``"auto"``: a GPU if there is one.
         cap: bytes the allocator may take, on a GPU.
         progress: say on standard error which phase runs.

@@ -10,12 +10,11 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import torch
-from tqdm import tqdm
 
 from grpo_teach import records
+from grpo_teach.clinic.cost import Cost, rehearse
 from grpo_teach.errors import InputError
 from grpo_teach.evaluate import answers, pass_at_k, wilson_interval
-from grpo_teach.rehearsal import Cost, rehearse
 from grpo_teach.train import adamw
 
 __all__ = ["Grade", "Preflight", "judge", "mixed_if_alike", "mixed_share", "preflight"]
@@ -247,7 +246,7 @@ def preflight(
     asked, random_states = list(dict.fromkeys(drawn))[:problems], records.random_states()
     right: dict[str, list[bool]] = {}
     lengths, cut, prompt_tokens = [], [], 0
-    bar = tqdm(total=len(asked), desc="pre-flight", disable=not progress)
+    bar = records.bar("pre-flight", "problem", len(asked), 0, progress)
     try:
         records.seed_everything(seed)
         for part, rollouts, texts in answers(

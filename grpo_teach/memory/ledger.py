@@ -30,7 +30,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from grpo_teach.errors import InputError
-from grpo_teach.memory_setup import Setup, Shape, symbols
+from grpo_teach.memory.setup import Setup, Shape, symbols
 
 __all__ = ["Ledger", "Line", "Setup", "Shape", "changes", "nearest", "predict"]
 
@@ -174,7 +174,7 @@ def predict(setup: Setup) -> Ledger:
     # In float32 the rows' logits, over temperature, exponentials and probabilities; the branches' in the dtype.
     copies = "20" if wide else "(16 + b)"  # float32 needs one more: a row's logits are then a copy of its branch's
     moment("sampling", "the last token, its logits", kv_cache="kv_cache", logits=f"{copies} * V * B")
-    if setup.critic != "none" or setup.reference != "none":
+    if setup.reference != "none":  # a critic's values need no logits
         moment("scoring", "a chunk of logits", activations="n * b * D", logits="12 * V * c")
     if setup.critic != "none" or setup.reference != "none" or setup.reward_model != "none":
         moment("scoring", "a layer", activations="n * bare" if setup.critic == "none" else "n * read")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -11,12 +10,12 @@ from transformers import AutoModelForCausalLM
 
 from grpo_teach.algorithms import ALGORITHMS
 from grpo_teach.errors import InputError
-from grpo_teach.settings import setting
+from grpo_teach.large.options import NEEDS, Options
+from grpo_teach.settings import Checked, Settings, setting
 
-__all__ = ["CRITICS", "Setup", "Shape", "critic_of", "symbols"]
+__all__ = ["Setup", "Shape", "symbols"]
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
-CRITICS = {"none": None, "head": "shared", "lora": "lora", "separate": "separate"}  # the ledger's names, and PPO's
 PROJECTIONS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 
 
@@ -74,7 +73,7 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Setup:
+class Setup(Checked):
     """A model and how it is trained: all that the bytes depend on.
 
     Raises:
@@ -83,8 +82,8 @@ class Setup:
 
     model: Shape
     algorithm: str = setting("grpo", "which", tuple(ALGORITHMS))
-    method: str = setting("qlora", "learn every weight, or adapters on 16-bit or 4-bit ones", ("full", "lora", "qlora"))
-    critic: str = setting("none", "what predicts returns, for ppo", tuple(CRITICS))
+    method: str = setting(Options.method, "learn every weight, or adapters on 16-bit or 4-bit ones", tuple(NEEDS))
+    critic: str = setting("none", "what predicts returns, for ppo", ("none", "head", "lora", "separate"))
     reference: str = setting("none", "frozen policy: the adapter off, or a copy", ("none", "adapter", "copy"))
     reward_model: str = setting("none", "a learned reward of the policy's size", ("none", "same"))
     dtype: str = setting("bfloat16", "of weights and activations", tuple(BYTES))
@@ -93,19 +92,52 @@ class Setup:
     group_size: int = setting(8, "samples a prompt, G")
     prompt_tokens: int = setting(256, "longest prompt, tokens")
     max_new_tokens: int = setting(512, "longest completion, tokens")
-    rows_a_pass: int = setting(4, "rows in one forward and backward pass")
-    rank: int = setting(16, "of the LoRA adapters")
-    chunk: int = setting(256, "tokens whose logits exist at one time")
-    checkpointing: bool = setting(True, "keep only the layers' inputs and run each layer again in the backward")
+    rows_a_pass: int = setting(Options.rows_a_pass, "rows in one forward and backward pass")
+    rank: int = setting(Options.rank, "of the LoRA adapters")
+    chunk: int = setting(Options.chunk, "tokens whose logits exist at one time")
+    checkpointing: bool = setting(
+        Options.checkpointing, "keep only the layers' inputs and run each layer again in the backward"
+    )
     padded: bool = setting(True, "prompts of unequal length, so that attention needs a mask")
 
+    @classmethod
+    def of(
+        cls,
+        shape: Shape,
+        algorithm: str,
+        config: Settings,
+        options: Options,
+        optimizer: str,
+        reference: bool,
+        prompt_tokens: int,
+    ) -> Setup:
+        """A training run as the ledger sees it.
+
+        Args:
+            shape: of the model.
+            algorithm: its name in ``ALGORITHMS``; ``config`` are its settings.
+            options: the model's, with device and dtype chosen.
+            optimizer: its name in ``OPTIMIZERS``.
+            reference: is a frozen policy kept? Beside an adapter it is the adapter off.
+            prompt_tokens: of the longest prompt.
+        Raises:
+            InputError: if the ledger does not know the algorithm or the optimizer.
+        """
+        kept = "copy" if options.method == "full" else "adapter"
+        return cls(
+            shape,
+            algorithm=algorithm,
+            critic=config.critic or "none",
+            reference=kept if reference else "none",
+            optimizer=optimizer,
+            prompt_tokens=prompt_tokens,
+            padded=config.prompts > 1,
+            **{name: getattr(config, name) for name in ("prompts", "group_size", "max_new_tokens")},
+            **{n: getattr(options, n) for n in ("method", "dtype", "rows_a_pass", "rank", "chunk", "checkpointing")},
+        )
+
     def __post_init__(self):
-        for field in dataclasses.fields(self)[1:]:
-            value, choices = getattr(self, field.name), field.metadata["choices"]
-            if choices and value not in choices:
-                raise InputError(f"{field.name} must be one of {', '.join(choices)}; got {value!r}")
-            if type(field.default) is int and (type(value) is not int or value < 1):
-                raise InputError(f"{field.name} must be a whole number of at least 1, got {value!r}")
+        super().__post_init__()
         if (self.algorithm == "ppo") == (self.critic == "none"):
             raise InputError(f"ppo needs a critic and no other has one; got {self.algorithm} with critic {self.critic}")
         for name, value in (("critic", "lora"), ("reference", "adapter")):
@@ -113,11 +145,6 @@ class Setup:
                 raise InputError(f"{name} {value} stands on frozen weights: choose method lora or qlora, not full")
         if self.group_size < ALGORITHMS[self.algorithm].Settings.smallest_group:
             raise InputError(f"group_size must be at least 2 for {self.algorithm}: one answer alone has no group")
-
-
-def critic_of(config) -> str:
-    """The ledger's name for the critic of an algorithm's settings; ``"none"`` where there is none."""
-    return {kind: name for name, kind in CRITICS.items()}[getattr(config, "critic", None)]
 
 
 def symbols(setup: Setup) -> dict[str, tuple[str, int]]:

@@ -1,0 +1,118 @@
+"""The commands about many runs: ``demo``, ``compare``, ``pretrain`` and ``record``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from grpo_teach.algorithms import ALGORITHMS
+from grpo_teach.commands.flags import at_least_one, given_settings, settings_flags, start, task_of
+from grpo_teach.commands.training import describe
+from grpo_teach.errors import InputError
+from grpo_teach.evaluate import evaluate
+from grpo_teach.policy import save_policy
+from grpo_teach.records import manifest, output_folder, write_json
+from grpo_teach.studies.compare import compare, table
+from grpo_teach.studies.pretrain import MIXES, pretrain
+from grpo_teach.tasks import TASKS
+
+__all__ = ["add"]
+
+
+def add(command) -> None:
+    """The four commands, each with its own flags."""
+    demo = command("demo", "train all four algorithms and draw the curves", run_compare, policy=False)
+    demo.add_argument("--tokens", type=int, default=300_000, help="generated tokens an algorithm may spend")
+    demo.add_argument("--out", type=Path, default=Path("out/demo"), help="folder for curves.png and results.json")
+    demo.set_defaults(algorithms=list(ALGORITHMS), policy=None, task="chain_sum", resume=False)
+    demo.set_defaults(addends=None, data=None, grade=None)
+
+    sub = command("compare", "train chosen algorithms at equal generated tokens, with your settings", run_compare)
+    sub.add_argument("--algorithms", nargs="+", choices=list(ALGORITHMS), default=list(ALGORITHMS), help="which")
+    sub.add_argument("--tokens", type=int, default=300_000, help="generated tokens an algorithm may spend")
+    sub.add_argument("--out", type=Path, default=Path("out/compare"), help="folder for curves and records")
+    sub.add_argument("--resume", action="store_true", help="go on with the runs in --out")
+    settings_flags(sub)
+
+    sub = command("pretrain", "make the base policy from random weights", run_pretrain, policy=False)
+    sub.add_argument("--task", choices=list(MIXES), default="chain_sum", help="whose problems it reads")
+    sub.add_argument("--steps", type=int, help="optimizer steps; without a number as many as the task needs")
+    sub.add_argument("--width", type=int, default=128, help="hidden size, a multiple of 8")
+    sub.add_argument("--out", type=Path, default=Path("out/base"), help="folder for the policy and its tokenizer")
+
+    sub = command("record", "repeat a recorded study, or list them all", run_record, policy=False)
+    sub.add_argument("name", nargs="?", help="a study of --list")
+    sub.add_argument("--list", action="store_true", help="say what each study asks and how far it is recorded")
+    sub.add_argument("--check", action="store_true", help="run one recorded seed (--seed) again and compare")
+    sub.add_argument("--variant", help="for --check: which variant; without it the first")
+    sub.add_argument("--out", type=Path, help="the file to write; without it the record that ships")
+    sub.add_argument("--workers", type=int, default=2, help="runs at a time, each with one thread")
+
+
+def run_compare(args: argparse.Namespace) -> dict:
+    from grpo_teach.figures.curves import learning_curves  # matplotlib takes a second to load; other commands need none
+
+    at_least_one(args, "tokens")
+    folder = output_folder(args.out)
+    task, keep = task_of(args), args.command == "compare"
+    settings = {"max_new_tokens": task.max_new_tokens} | given_settings(args)
+    results, histories = compare(
+        args.algorithms,
+        task,
+        args.tokens,
+        args.seed,
+        load=lambda: start(args),
+        settings=settings,
+        out=folder if keep else None,
+        resume=args.resume,
+        progress=not args.quiet,
+    )
+    write_json(folder / "results.json", results | {"manifest": manifest(settings, args.seed)})
+    learning_curves(histories).savefig(folder / "curves.png")
+    print(table(results))
+    print(f"Curves: {folder / 'curves.png'}")
+    return results
+
+
+def run_pretrain(args: argparse.Namespace) -> dict:
+    if args.steps is not None:
+        at_least_one(args, "steps")
+    if args.width < 8 or args.width % 8:
+        raise InputError(f"--width must be a multiple of 8: four heads of an even width each; got {args.width}")
+    folder, task = output_folder(args.out), TASKS[args.task]()
+    mix = MIXES[args.task]
+    policy, tokenizer = pretrain(args.steps, args.seed, mix, hidden_size=args.width, progress=not args.quiet)
+    save_policy(policy, tokenizer, folder)
+    result = evaluate(policy, tokenizer, task, 1024, max_new_tokens=task.max_new_tokens).as_dict()
+    describe(result)
+    return result
+
+
+def run_record(args: argparse.Namespace) -> dict:
+    from grpo_teach.studies import run as experiments  # scipy takes a second to load; other commands need none
+    from grpo_teach.studies.results import interval
+
+    if args.list or not args.name:
+        table = experiments.overview()
+        for name, study in table.items():
+            print(f"{name:24} {study['recorded']:>3} of {study['runs']:>3} runs  {study['question']}")
+        return table
+    if not args.check:
+        at_least_one(args, "workers")
+        held = experiments.record(args.name, args.out, args.workers, progress=not args.quiet)
+        for label, results in held["runs"].items():
+            accuracies = [result["accuracy"] for result in results]
+            low, high = interval(accuracies)
+            print(
+                f"{label:48} {sum(accuracies) / len(accuracies):6.1%}  ({low:.1%} – {high:.1%}, {len(results)} seeds)"
+            )
+        return {"name": args.name, "runs": sum(map(len, held["runs"].values()))}
+    result = experiments.check(args.name, args.variant, args.seed)
+    low, high = result["expected"]
+    inside = low <= result["accuracy"] <= high
+    if not (result["same"] or (inside and not result["same_machine"])):
+        where = "inside" if inside else "outside"
+        raise InputError(f"the run differs: accuracy {result['accuracy']:.1%}, {where} {low:.1%} – {high:.1%}")
+    exactly = "number for number" if result["same"] else f"within {low:.1%} – {high:.1%}, on another machine"
+    print(f"repeated: accuracy {result['accuracy']:.1%}, {exactly}")
+    return result

@@ -1,0 +1,152 @@
+"""The real path: any causal language model of the Hub, whole or with an adapter, for a card of 16 GB.
+
+What it gives passes through the same sampler, the same loop and the same four algorithms as the toy. Needs peft for
+an adapter, bitsandbytes for 4-bit weights and 8-bit Adam, and accelerate to load: ``pip install 'grpo-teach[large]'``.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedConfig
+
+from grpo_teach.errors import InputError, needed
+from grpo_teach.large.options import NEEDS, Options, place
+from grpo_teach.large.shapes import SHAPES, loaded, model_config, random_model, stand_in_tokenizer
+from grpo_teach.learner import adamw
+from grpo_teach.policy import adapted_layers
+
+logging.getLogger("bitsandbytes.backends.cpu").setLevel(logging.ERROR)  # of a faster kernel that it can do without
+
+__all__ = ["OPTIMIZERS", "adamw8bit", "free_memory", "load_large", "load_large_tokenizer", "nf4"]
+
+
+def load_large(
+    model: str | Path | PreTrainedConfig,
+    method: str = Options.method,
+    dtype: str = Options.dtype,
+    device: str = Options.device,
+    *,
+    seed: int = 0,
+    **more,
+):
+    """Load a causal language model to be trained whole or through an adapter.
+
+    ``"full"`` trains all weights in ``dtype``. ``"lora"`` freezes them and trains beside each linear layer but the
+    output ``W x + 2 B A x`` with ``A`` [rank, in] and ``B`` [out, rank] in float32, ``B`` starting at 0.
+    ``"qlora"`` also stores the frozen matrices in 4 bits: NF4 with double quantisation, 0.516 bytes a weight.
+
+    Args:
+        model: a name on the Hub, a folder (a saved adapter's too), a name in ``SHAPES`` or a config.
+        method: ``"full"``, ``"lora"`` or ``"qlora"``.
+        dtype: of the frozen weights and the arithmetic. ``"auto"`` is bfloat16, or float16 on a card without it.
+        device: ``"auto"`` is a GPU if there is one.
+        seed: of the adapter and of random weights.
+        more: the other fields of :class:`grpo_teach.large.Options`: ``rank`` of the adapter; ``rows_a_pass``,
+            ``chunk`` and ``checkpointing``, memory against speed; and ``random_weights``, which takes the shape alone
+            with :func:`grpo_teach.large.stand_in_tokenizer`: the true bytes and seconds, and text without sense.
+    Returns:
+        ``(policy, tokenizer)``, the policy in evaluation mode. It is the plain model of transformers, with peft's
+        layers inside: ``save_pretrained`` writes the adapter alone, as ``PeftModel.from_pretrained`` reads it.
+    Raises:
+        InputError: if a package, the GPU, the network, the model or its tokenizer's EOS is missing.
+    Source: LoRA (arXiv 2106.09685) Eq. (3); QLoRA (arXiv 2305.14314) Eq. (5).
+    """
+    options = Options(method, dtype, device, **more)
+    for package in NEEDS[method]:
+        needed(package)
+    device, dtype = place(device, dtype, method)
+    free_memory()
+    quantization = nf4(dtype) if method == "qlora" else None
+    tokenizer = load_large_tokenizer(model, options.random_weights)
+    torch.manual_seed(seed)
+    if options.random_weights:
+        config = model if isinstance(model, PreTrainedConfig) else model_config(model)
+        policy = random_model(config, dtype, device, quantization)
+    else:
+        asked = {"dtype": dtype, "device_map": {"": device}, "attn_implementation": "sdpa"}
+        policy = loaded(AutoModelForCausalLM, model, quantization_config=quantization, **asked)
+    for module in policy.modules():
+        # On a CPU with AVX512-BF16, bitsandbytes would repack a layer in evaluation mode for good: other weights from
+        # then on, and no gradient through them.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    _must_be_plain(policy, method)
+    if method != "full":
+        if not adapted_layers(policy):  # the folder of a saved adapter brings base and adapter
+            sizes = {"r": options.rank, "lora_alpha": 2 * options.rank}
+            policy.add_adapter(needed("peft").LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear", **sizes))
+        for name, parameter in policy.named_parameters():
+            if "lora_" in name:
+                parameter.data = parameter.data.float()
+                parameter.requires_grad_(True)
+    if options.checkpointing:
+        # Renamed since transformers 5.15.
+        enable = getattr(policy, "activation_checkpointing_enable", None) or policy.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
+    policy.scoring = options.scoring
+    return policy.eval(), tokenizer
+
+
+def _must_be_plain(policy: nn.Module, method: str) -> None:
+    """Scoring takes logits as ``weight @ hidden``, and must see what the sampler saw."""
+    name, head = policy.config.model_type, policy.get_output_embeddings()
+    rescaled = [
+        getattr(policy.config, key, None) for key in ("final_logit_softcapping", "logit_scale", "logits_scaling")
+    ]
+    if any(value not in (None, 1) for value in rescaled) or getattr(head, "bias", None) is not None:
+        raise InputError(f"{name} changes its logits after the output matrix, which scoring here does not")
+    if method == "full" and adapted_layers(policy):
+        raise InputError("this is an adapter: choose the method lora or qlora, or merge it into its base first")
+    for part in policy.modules():  # sampled without dropout, scored without
+        if isinstance(part, nn.Dropout):
+            part.p = 0.0
+        if isinstance(getattr(part, "attention_dropout", None), float):
+            part.attention_dropout = 0.0
+
+
+def free_memory() -> None:
+    """Let go of models that nothing refers to but they themselves, and of what CUDA's allocator holds in store."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def load_large_tokenizer(model: str | Path | PreTrainedConfig, random_weights: bool = False):
+    """The tokenizer that :func:`load_large` gives with a model. Without a token to pad with it pads with its EOS.
+
+    Raises:
+        InputError: if there is none, or it has no EOS.
+    """
+    if random_weights:
+        return stand_in_tokenizer((model if isinstance(model, PreTrainedConfig) else model_config(model)).vocab_size)
+    if isinstance(model, PreTrainedConfig) or model in SHAPES:
+        name = getattr(model, "model_type", model)
+        raise InputError(f"{name} is a shape without weights: ask for random weights, or name a model on the Hub")
+    tokenizer = loaded(AutoTokenizer, model, padding_side="left")
+    if tokenizer.eos_token is None:
+        raise InputError(f"the tokenizer of {model} has no EOS token, so no completion could end")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token  # masks are made from lengths, so it will do
+    return tokenizer
+
+
+def nf4(dtype: torch.dtype) -> BitsAndBytesConfig:
+    """How ``"qlora"`` stores the frozen matrices; ``dtype`` is the arithmetic's."""
+    double = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=dtype, **double)
+
+
+def adamw8bit(parameters, learning_rate: float) -> torch.optim.Optimizer:
+    """AdamW of bitsandbytes: two states of 8 bits a parameter, and of 32 bits for tensors of less than 4,096.
+
+    Source: Dettmers et al. (arXiv 2110.02861).
+    """
+    return needed("bitsandbytes").optim.AdamW8bit(parameters, lr=learning_rate, weight_decay=0.0)
+
+
+OPTIMIZERS = {"adamw": adamw, "adamw8bit": adamw8bit}

@@ -1,0 +1,40 @@
+"""What a toy task's base is made of: a tokenizer of single characters and a tiny Llama."""
+
+from __future__ import annotations
+
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+__all__ = ["tiny_policy", "tiny_tokenizer"]
+
+
+def tiny_tokenizer(characters: str = "0123456789+=;") -> PreTrainedTokenizerFast:
+    """One token a character; ``<think>``, ``</think>``, ``<eos>`` and ``<pad>`` are one token each."""
+    vocabulary = {token: i for i, token in enumerate(["<pad>", "<eos>", "<think>", "</think>", *characters])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"</?think>|."), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<pad>", padding_side="left"
+    )
+
+
+def tiny_policy(
+    tokenizer, hidden_size: int = 128, layers: int = 2, heads: int = 4, intermediate_size: int = 512
+) -> LlamaForCausalLM:
+    """A Llama of about half a million parameters with random weights from torch's global random state."""
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=hidden_size,
+            intermediate_size=intermediate_size,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            num_key_value_heads=heads,
+            max_position_embeddings=256,
+            tie_word_embeddings=True,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
