@@ -11,8 +11,6 @@ from grpo_teach.errors import InputError
 from grpo_teach.rollout import sample
 from grpo_teach.score import Scoring
 
-__all__ = ["Evaluation", "answers", "evaluate", "pass_at_k", "wilson_interval"]
-
 ROWS_A_CALL = 512  # rows sampled together; bounds memory, changes no result's meaning
 
 

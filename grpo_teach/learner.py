@@ -10,8 +10,6 @@ from torch import Tensor
 from grpo_teach.errors import TrainingDiverged
 from grpo_teach.policy import Models
 
-__all__ = ["Learner", "adamw"]
-
 
 def adamw(parameters, learning_rate: float) -> torch.optim.Optimizer:
     """AdamW of torch, two float32 states a parameter, without weight decay."""

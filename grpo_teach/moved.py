@@ -9,8 +9,6 @@ import importlib.abc
 import importlib.util
 import sys
 
-__all__ = ["MOVED"]
-
 MOVED = """
     calculator=figures.calculator compare=studies.compare exact=studies.exact experiments=studies.run fit=clinic.fit
     flags=commands.flags memory_command=commands.memory memory_grid=memory.grid memory_measure=memory.measure

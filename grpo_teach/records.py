@@ -21,10 +21,6 @@ from tqdm import tqdm
 from grpo_teach.errors import InputError
 from grpo_teach.settings import SYNONYMS
 
-__all__ = ["RECORDED", "MetricsLog", "bar", "in_todays_words", "load_checkpoint", "load_record", "manifest"]
-__all__ += ["output_folder", "random_states", "restore_random_states", "resumed", "save_checkpoint"]
-__all__ += ["seed_everything", "write_json"]
-
 RECORDED = Path(__file__).parent / "recorded"
 
 
@@ -184,7 +180,8 @@ def resumed(path: Path | None, about: dict, runs, may_differ: Collection[str] = 
 
 def bar(name: str, unit: str, total: int | None, done: int = 0, progress: bool = True) -> tqdm:
     """A progress bar; where output is no terminal and no notebook, a line every half minute at the most."""
-    seconds = 0.1 if sys.stderr.isatty() or "ipykernel" in sys.modules else 30.0
+    notebook = "IPython" in sys.modules and sys.modules["IPython"].get_ipython()
+    seconds = 0.1 if sys.stderr.isatty() or notebook else 30.0
     often = {"mininterval": seconds, "maxinterval": max(10.0, seconds), "unit_scale": unit == "token"}
     return tqdm(desc=name, unit=f" {unit}", total=total, initial=done, disable=not progress, **often)
 

@@ -16,8 +16,6 @@ from torch.nn.utils.rnn import pad_sequence
 
 from grpo_teach.losses import token_logprobs
 
-__all__ = ["Rollouts", "from_text", "positions", "sample", "sample_ids"]
-
 
 @dataclass(frozen=True)
 class Rollouts:

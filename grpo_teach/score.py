@@ -12,8 +12,6 @@ from torch.utils.checkpoint import checkpoint
 from grpo_teach.losses import chunked_token_logprobs, token_logprobs
 from grpo_teach.rollout import Rollouts, positions
 
-__all__ = ["Scoring", "score", "score_with_values", "values"]
-
 LOGITS_AT_ONCE = 2**25  # 128 MiB in float32
 
 

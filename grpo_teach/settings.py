@@ -8,8 +8,6 @@ from typing import Any
 
 from grpo_teach.errors import InputError
 
-__all__ = ["SYNONYMS", "Checked", "Settings", "setting", "settings_of"]
-
 SYNONYMS = {"shared": "head"}  # a value head's older name: records and checkpoints may hold it
 
 

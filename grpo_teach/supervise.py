@@ -12,8 +12,6 @@ from grpo_teach.learner import Learner, adamw
 from grpo_teach.policy import Models
 from grpo_teach.rollout import from_text
 
-__all__ = ["supervise"]
-
 
 def supervise(
     policy, tokenizer, draw: Callable[[float, torch.Generator], tuple[list[str], list[str]]], config: SFT | None = None,

@@ -18,8 +18,6 @@ from grpo_teach.policy import Models
 from grpo_teach.rollout import Rollouts, sample
 from grpo_teach.score import score
 
-__all__ = ["Trainer", "adamw", "kl_to_reference", "look", "mixed_groups", "train"]
-
 SPENT = ("tokens", "seconds", "history")
 KL_ROWS = 16  # rows of each batch on which the distance to the base is monitored
 
@@ -195,10 +193,10 @@ def train(
     run = {"tokenizer": tokenizer, "task": task, "reward": reward, "seed": seed}
     trainer = Trainer(models, algorithm, config, optimizer, **run)
     checkpoint = folder / "checkpoint.pt" if folder else None
-    if resume and checkpoint and checkpoint.exists():
+    if checkpoint and checkpoint.exists():
+        if not resume:
+            raise InputError(f"{folder} already holds a run: resume it, or choose another folder")
         trainer.restore(records.load_checkpoint(checkpoint))
-    elif checkpoint and checkpoint.exists():
-        raise InputError(f"{folder} already holds a run: resume it, or choose another folder")
     log = records.MetricsLog(folder, trainer.step) if folder else None
     if folder:
         records.write_json(folder / "manifest.json", records.manifest(trainer.identity(), seed))

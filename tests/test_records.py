@@ -3,6 +3,8 @@
 import json
 import os
 import random
+import sys
+import time
 import zipfile
 
 import numpy
@@ -10,7 +12,7 @@ import pytest
 import torch
 from states import differences
 
-from grpo_teach import ALGORITHMS, GRPO, ChainSum, InputError, train
+from grpo_teach import ALGORITHMS, GRPO, ChainSum, InputError, records, train
 from grpo_teach.records import (
     MetricsLog,
     load_checkpoint,
@@ -173,3 +175,63 @@ def test_tensorboard_shows_each_row_once_after_a_kill_and_a_resume(tmp_path):
     assert seen["reward"] == [(i, i / 8) for i in range(4)] and seen["tokens"] == [(i, 10 * i) for i in range(4)]
     assert seen.keys() == {"reward", "tokens", "evaluation/accuracy", "evaluation/figures/strict"}
     assert seen["evaluation/accuracy"] == [(2, 0.5)] and seen["evaluation/figures/strict"] == [(2, 0.25)]
+
+
+# Records that are gone on with ------------------------------------------------------------------------------------
+
+ABOUT = {"config": {"steps": 3, "critic": "head"}, "seed": [0, 1], "device": "here", "commit": "new"}
+
+
+def held(path, **changed):
+    records.write_json(path, {"manifest": ABOUT | {"commit": "old"} | changed, "runs": ["kept"]})
+    return path
+
+
+def test_a_record_is_gone_on_with_and_keeps_its_first_commit(tmp_path):
+    assert records.resumed(None, ABOUT, []) == (ABOUT, [])
+    assert records.resumed(tmp_path / "none.json", ABOUT, {}) == (ABOUT, {})
+    assert records.resumed(held(tmp_path / "a.json"), ABOUT, []) == (ABOUT | {"commit": "old"}, ["kept"])
+    more = records.resumed(held(tmp_path / "a.json", seed=[0]), ABOUT, [], may_differ=["seed"])
+    assert more == (ABOUT | {"commit": "old"}, ["kept"])
+
+
+def test_a_value_head_by_its_older_name_is_the_same_record(tmp_path):
+    older = held(tmp_path / "a.json", config={"steps": 3, "critic": "shared"})
+    assert records.resumed(older, ABOUT, [])[1] == ["kept"]
+    nested = {"variants": {"ppo": {"settings": {"critic": "shared", "name": "shared"}}}}
+    assert records.in_todays_words(nested) == {"variants": {"ppo": {"settings": {"critic": "head", "name": "shared"}}}}
+
+
+@pytest.mark.parametrize(
+    "changed, named",
+    [
+        ({"device": "there"}, "device"),
+        ({"seed": [0]}, "seed"),
+        ({"config": {"steps": 4, "critic": "head"}}, r"config \(steps\)"),
+        ({"config": {"steps": 3}}, r"config \(critic\)"),
+    ],
+)
+def test_a_record_made_otherwise_is_refused_by_what_differs(tmp_path, changed, named):
+    path = held(tmp_path / "a.json", **changed)
+    before = path.read_text()
+    with pytest.raises(InputError, match=named):
+        records.resumed(path, ABOUT, [])
+    assert path.read_text() == before
+
+
+# Progress ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("terminal, most", [(False, 2), (True, 500)])
+def test_a_bar_prints_a_line_a_refresh_on_a_terminal_alone(monkeypatch, capsys, terminal, most):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
+    with records.bar("training", "token", 5000) as bar:
+        for _ in range(50):
+            time.sleep(0.005)
+            bar.set_postfix({"reward": "1"}, refresh=False)
+            bar.update(100)
+    shown = capsys.readouterr().err
+    assert 1 <= shown.count("\r") <= most and " token" in shown and "5.00k/5.00k" in shown
+    with records.bar("training", "token", 5000, progress=False):
+        pass
+    assert capsys.readouterr().err == ""

@@ -281,3 +281,62 @@ def test_the_seed_decides_what_a_task_draws_from_pythons_and_numpys_generators(r
     )
     assert differences(first, second) == []
     assert first[0]["reward"] != other[0]["reward"]
+
+
+# Rewards ----------------------------------------------------------------------------------------------------------
+
+
+def longest(completions, problems):
+    """A proxy that pays for length, as a list of lists."""
+    scores = [float(len(text)) for text in completions]
+    size = len(scores) // len(problems)
+    return [scores[i : i + size] for i in range(0, len(scores), size)]
+
+
+def test_a_given_reward_is_what_training_pays_and_evaluation_stays_with_the_task(run):
+    seen, inner = [], ALGORITHMS["grpo"]
+
+    def spy(models, rollouts, rewards, config):
+        seen.append(rewards)
+        yield from inner.update(models, rollouts, rewards, config)
+
+    watched = {"algorithm": inner._replace(update=spy), "evaluate_every": 1, "problems": 8, "steps": 1}
+    proxy = run(reward=longest, **watched).history[0]
+    honest = run(**watched).history[0]
+    assert proxy["reward"] == pytest.approx(float(seen[0].mean())) and seen[0].max() > 1
+    assert honest["reward"] != proxy["reward"] and set(seen[1].flatten().tolist()) <= {0.0, 1.0}
+    assert proxy["evaluation"] == honest["evaluation"]
+
+
+def test_the_tasks_own_reward_may_be_named(run):
+    task = AnyDigit(2)
+    named, plain = run(task=task, reward=task.reward, steps=2), run(task=task, steps=2)
+    assert differences(named.history, plain.history) == [] and named.identity() == plain.identity()
+
+
+def test_a_run_is_not_resumed_with_another_reward(run, tmp_path):
+    run(out=tmp_path, steps=1)
+    with pytest.raises(InputError, match="reward"):
+        run(out=tmp_path, resume=True, reward=longest)
+
+
+@pytest.mark.parametrize(
+    "wrong, word",
+    [
+        (lambda texts, problems: torch.zeros(len(texts)), "shape"),
+        (lambda texts, problems: torch.full((len(problems), len(texts) // len(problems)), math.nan), "NaN"),
+    ],
+)
+def test_a_reward_that_is_no_reward_is_refused_by_name(run, wrong, word):
+    with pytest.raises(InputError, match=f"lambda.*{word}") as refused:
+        run(reward=wrong)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_a_checkpoint_with_a_value_heads_older_name_is_gone_on_with(run, tmp_path):
+    run("ppo", tmp_path, steps=1, settings={"critic": "head"})
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert state["config"]["critic"] == "head"
+    state["config"]["critic"] = "shared"
+    torch.save(state, tmp_path / "checkpoint.pt")
+    assert run("ppo", tmp_path, steps=2, resume=True, settings={"critic": "shared"}).step == 2

@@ -10,8 +10,6 @@ from grpo_teach.rollout import Rollouts
 from grpo_teach.score import score
 from grpo_teach.settings import Settings
 
-__all__ = ["metrics", "minibatches", "reference_logprobs"]
-
 
 def minibatches(rollouts: Rollouts, config: Settings) -> Iterator[Tensor]:
     """Row indices of each minibatch: ``epochs`` passes, each a fresh shuffle cut in ``minibatches`` parts.

@@ -71,7 +71,7 @@ def seeds_figure(runs: list[dict]) -> Figure:
     """Held-out accuracy of runs that differ only in their seed, one line each.
 
     Args:
-        runs: with ``evaluated_steps`` and ``accuracy``, as ``benchmarks/climb.py`` records them.
+        runs: with ``evaluated_steps`` and ``accuracy``, as :func:`grpo_teach.studies.results.against_steps` gives them.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(6.4, 3.6), layout="constrained", dpi=110)

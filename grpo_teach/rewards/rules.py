@@ -2,8 +2,6 @@
 
 import re
 
-__all__ = ["accuracy", "extract_answer", "tagged_answer"]
-
 TAGS = ["<think>", "</think>", "<answer>", "</answer>"]
 
 

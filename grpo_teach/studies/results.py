@@ -7,7 +7,7 @@ from scipy import integrate, stats
 
 from grpo_teach import records
 
-__all__ = ["area", "difference", "ends", "interval", "mean", "on_grid", "winner"]
+__all__ = ["area", "against_steps", "difference", "ends", "first_reached", "interval", "mean", "on_grid", "winner"]
 
 
 def ends(name: str, quantity: str = "accuracy") -> dict[str, list[float]]:
@@ -68,6 +68,27 @@ def on_grid(results: list[dict], quantity: str = "accuracy", against: str = "tok
     """
     x = numpy.linspace(0, min(result["curve"][against][-1] for result in results), points)
     return x, numpy.stack([numpy.interp(x, r["curve"][against], r["curve"][quantity]) for r in results])
+
+
+def against_steps(name: str, label: str) -> list[dict]:
+    """The curves of a recorded variant against the training step, one a seed.
+
+    Returns:
+        Its curves by name, and ``evaluated_steps``: the batches learnt from before each evaluation.
+    """
+    record = records.load_record(name)
+    every = record["manifest"]["config"]["variants"][label]["evaluate_every"]
+    found = []
+    for result in record["runs"][label]:
+        steps = [*range(0, result["steps"], every), result["steps"]]
+        found.append(result["curve"] | {"evaluated_steps": steps})
+    return found
+
+
+def first_reached(run: dict, accuracy: float) -> int | None:
+    """The step of a :func:`against_steps` run at which the held-out accuracy was first so high; None if never."""
+    pairs = zip(run["evaluated_steps"], run["accuracy"], strict=True)
+    return next((step for step, share in pairs if share >= accuracy), None)
 
 
 def area(curve: dict, budget: float, against: str = "tokens") -> float:

@@ -13,8 +13,6 @@ import torch
 from grpo_teach.errors import InputError
 from grpo_teach.tasks.task import Problem, Task
 
-__all__ = ["ChainSum"]
-
 
 @dataclass(frozen=True)
 class ChainSum(Task):

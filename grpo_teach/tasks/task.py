@@ -8,8 +8,6 @@ from torch import Tensor
 
 from grpo_teach.rewards.rules import accuracy
 
-__all__ = ["Problem", "Task"]
-
 
 class Problem(NamedTuple):
     """One question and its answer, as text."""
