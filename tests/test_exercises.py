@@ -142,3 +142,74 @@ def test_settings_that_do_not_fit_are_told_by_how_much_and_which_term_is_largest
     peak = ledger.terms["total"] / 2**30
     assert f"the peak is {peak:.2f} GiB, {peak - 0.9 * 14.7:.2f} too much. It falls in update" in verdict.message
     assert f"the largest term is activations with {ledger.terms['activations'] / 2**30:.2f} GiB" in verdict.message
+
+
+# What a message says --------------------------------------------------------------------------------------------
+
+
+def reinforce(logprobs, rewards, mask):
+    return -(rewards * (logprobs * mask).sum(dim=1)).mean()
+
+
+def squared_errors(v, o, r, c):
+    return torch.max((v - r) ** 2, (o + (v - o).clamp(-c, c) - r) ** 2)
+
+
+OTHER_FORMS = {
+    "value_loss": lambda v, o, r, m, c: (squared_errors(v, o, r, c) * m).sum() / m.sum(),  # without the half
+    "reinforce_loss": lambda lp, r, m: -(r * (lp * m).sum(1)).mean().reshape(1),
+}
+
+
+@pytest.mark.parametrize("name, answer", OTHER_FORMS.items())
+def test_a_right_answer_in_another_form_gets_no_wrong_remark_on_bool_masks(name, answer):
+    verdict = exercises.check(name, answer)
+    assert verdict.passed and "bool" not in verdict.message
+
+
+def test_half_right_is_not_another_right_answer():
+    def with_a_half_only_for_long_rows(v, o, r, m, c):
+        return (0.5 if v.shape[1] > 2 else 1.0) * (squared_errors(v, o, r, c) * m).sum() / m.sum()
+
+    assert not exercises.check("value_loss", with_a_half_only_for_long_rows).passed
+
+
+def test_an_error_is_shown_with_the_line_it_came_from():
+    def function(logprobs, rewards, mask):
+        return logprobs.sum().nonsense
+
+    message = exercises.check("reinforce_loss", function).message
+    assert "AttributeError" in message and "return logprobs.sum().nonsense" in message
+
+
+def test_the_counter_example_shows_inputs_expected_and_got(capsys):
+    message = exercises.check("reinforce_loss", lambda lp, r, m: (r * (lp * m).sum(1)).mean()).message
+    lines = message.splitlines()
+    assert lines[0].startswith("The sign is the wrong way round")
+    shown = {line.split("=")[0].strip(): line.split("=")[1].strip() for line in lines[2:]}
+    assert shown == {"logprobs": "[[-0.5]]", "rewards": "[1]", "mask": "[[1]]", "expected": "0.5", "got": "-0.5"}
+    assert message in capsys.readouterr().out
+
+
+def test_the_example_shows_the_gradient_where_only_that_is_wrong():
+    message = exercises.check("reinforce_loss", lambda lp, r, m: reinforce(lp, r, m).detach() + 0 * lp.sum()).message
+    assert "expected gradient to logprobs = [[-1]]" in message and "got gradient" in message
+
+
+def test_the_hint_and_the_example_speak_of_the_same_case():
+    def without_padding(lp, r, m):
+        return -(r * lp.sum(dim=1)).mean() if bool(m.all()) else lp.sum() * 0 + 17.0
+
+    message = exercises.check("reinforce_loss", without_padding).message
+    assert "It goes wrong with padding." in message and "Smallest example (padding)" in message
+
+
+def test_shapes_are_judged_where_they_can_be_told_apart():
+    message = exercises.check("importance_ratio", lambda new, old: (new - old).exp().mean()).message
+    assert "numbers are right" not in message
+
+
+def test_a_bool_mask_that_fails_is_a_remark_and_no_mistake():
+    verdict = exercises.check("reinforce_loss", lambda lp, r, m: -(r * (lp - (1 - m) * lp).sum(1)).mean())
+    assert verdict.passed and "bool" in verdict.message
+    assert "bool" not in exercises.check("reinforce_loss", reinforce).message

@@ -10,20 +10,21 @@ import textwrap
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 
 import numpy
 import torch
 
 from grpo_teach.records import random_states, restore_random_states
 
-__all__ = ["Outcome", "from_book", "is_stub", "run"]
+__all__ = ["Outcome", "from_book", "is_stub", "own_state", "run"]
 
 STUB_OPERATIONS = {"RESUME", "NOP", "CACHE", "PUSH_NULL", "PRECALL", "CALL", "LOAD_GLOBAL", "RAISE_VARARGS"}
 STUB_OPERATIONS |= {"LOAD_CONST", "LOAD_COMMON_CONSTANT", "POP_TOP", "RETURN_CONST", "RETURN_VALUE"}
 
 
-@dataclass
+@dataclass(frozen=True)
 class Outcome:
     """What one call gave.
 
@@ -45,22 +46,50 @@ class Outcome:
     remarks: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class _State:
+    """Global settings that a call may change; grad mode and autocast are contexts, which end by themselves."""
+
+    random: dict
+    dtype: torch.dtype
+    device: torch.device
+    threads: int
+
+    @classmethod
+    def now(cls) -> _State:
+        return cls(random_states(), torch.get_default_dtype(), torch.get_default_device(), torch.get_num_threads())
+
+    def restore(self) -> None:
+        torch.set_default_dtype(self.dtype)
+        for device in (None, self.device):  # None may be enough: it brings back a `with torch.device(...)` around us
+            if torch.get_default_device() != self.device:
+                torch.set_default_device(device)
+        if torch.get_num_threads() != self.threads:
+            torch.set_num_threads(self.threads)
+        restore_random_states(self.random)
+
+
+_known: ContextVar[_State | None] = ContextVar("known", default=None)  # the settings inside own_state
+
+
 @contextmanager
-def _own_state() -> Iterator[None]:
-    """Known global settings inside, the caller's afterwards, whatever was called in between."""
-    states, dtype, threads = random_states(), torch.get_default_dtype(), torch.get_num_threads()
-    device = torch.get_default_device()
-    torch.set_default_dtype(torch.float32)
+def own_state() -> Iterator[None]:
+    """Known global settings inside, those from before afterwards, whatever was called in between.
+
+    Only the outermost notes the caller's: each call inside it starts from the known ones, and puts those back.
+    """
+    outer = _known.get()
+    before = outer or _State.now()
+    known = replace(before, dtype=torch.float32, device=torch.device("cpu"))
+    token = _known.set(known)
     try:
-        with torch.inference_mode(False), torch.enable_grad():
+        if not outer:
+            known.restore()
+        with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
             yield
     finally:
-        torch.set_default_dtype(dtype)
-        if torch.get_default_device() != device:
-            torch.set_default_device(device)
-        if torch.get_num_threads() != threads:
-            torch.set_num_threads(threads)
-        restore_random_states(states)
+        before.restore()
+        _known.reset(token)
 
 
 def _what_happened(error: BaseException, function: Callable) -> str:
@@ -78,7 +107,7 @@ def _as_tensor(result, unpack: bool) -> Outcome:
     if result is None:
         return Outcome(problem="returns_nothing", shown="None")
     if isinstance(result, bool | int | float):
-        return Outcome(torch.tensor(float(result), dtype=torch.float64))
+        return Outcome(torch.tensor(float(result), dtype=torch.float64, device="cpu"))
     remarks = ()
     if isinstance(result, numpy.ndarray | numpy.generic) and result.dtype.kind in "biuf":
         result, remarks = torch.from_numpy(numpy.array(result)), ("numpy",)
@@ -88,6 +117,7 @@ def _as_tensor(result, unpack: bool) -> Outcome:
     return Outcome(result.to_dense().to("cpu", torch.float64), remarks=remarks)
 
 
+@own_state()
 def run(function: Callable, inputs: dict[str, object], gradient: tuple[str, ...] = (), unpack: bool = False) -> Outcome:
     """Call the function on copies of the inputs.
 
@@ -96,25 +126,23 @@ def run(function: Callable, inputs: dict[str, object], gradient: tuple[str, ...]
         gradient: arguments whose gradients are wanted.
         unpack: of a pair, take the first.
     """
-    with _own_state():
-        leaves = {name: inputs[name].clone().requires_grad_() for name in gradient}
-        # No leaf is handed over: an edit in place must reach the comparison below, and not raise.
-        given = {k: leaves[k] * 1 if k in leaves else v.clone() if isinstance(v, torch.Tensor) else v
-                 for k, v in inputs.items()}  # fmt: skip
-        try:
-            outcome = _as_tensor(function(*given.values()), unpack)
-            if outcome.value is not None:
-                outcome.gradients = _gradients(outcome.value, leaves, inputs.get("mask"))
-                outcome.value = outcome.value.detach()
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # SystemExit too: a notebook's kernel should survive it
-            wrong_call = isinstance(error, TypeError) and "positional argument" in str(error)
-            problem = "wrong_signature" if wrong_call else "raises"
-            return Outcome(problem=problem, detail=_what_happened(error, function), shown=type(error).__name__)
-        tensors = {k: v for k, v in inputs.items() if isinstance(v, torch.Tensor)}
-        outcome.edited = tuple(k for k, v in tensors.items() if not torch.equal(v, given[k].detach()))
-        return outcome
+    leaves = {name: inputs[name].clone().requires_grad_() for name in gradient}
+    # No leaf is handed over: an edit in place must reach the comparison below, and not raise.
+    given = {k: leaves[k] * 1 if k in leaves else v.clone() if isinstance(v, torch.Tensor) else v
+             for k, v in inputs.items()}  # fmt: skip
+    try:
+        outcome = _as_tensor(function(*given.values()), unpack)
+        if outcome.value is not None:
+            gradients = _gradients(outcome.value, leaves, inputs.get("mask"))
+            outcome = replace(outcome, value=outcome.value.detach(), gradients=gradients)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit too: a notebook's kernel should survive it
+        wrong_call = isinstance(error, TypeError) and "positional argument" in str(error)
+        problem = "wrong_signature" if wrong_call else "raises"
+        return Outcome(problem=problem, detail=_what_happened(error, function), shown=type(error).__name__)
+    tensors = {k: v for k, v in inputs.items() if isinstance(v, torch.Tensor)}
+    return replace(outcome, edited=tuple(k for k, v in tensors.items() if not torch.equal(v, given[k].detach())))
 
 
 def _gradients(value: torch.Tensor, leaves: dict, mask) -> tuple[torch.Tensor, ...] | None:

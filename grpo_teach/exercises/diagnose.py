@@ -7,14 +7,17 @@ factor, a shape, a missing gradient, or the first case in which it goes wrong.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
-from functools import cached_property
+from dataclasses import replace
+from functools import cache
 
+import numpy
 import torch
 
+from grpo_teach.exercises.calls import Outcome, from_book, is_stub, own_state, run
 from grpo_teach.exercises.exercise import TEXTS, Case, Exercise
 from grpo_teach.exercises.report import Verdict
-from grpo_teach.exercises.sandbox import Outcome, from_book, is_stub, run
 
 __all__ = ["examine"]
 
@@ -31,24 +34,31 @@ def _close(a: torch.Tensor, b: torch.Tensor, rtol: float) -> bool:
     return a.shape == b.shape and torch.allclose(a, b, rtol=rtol, atol=1e-5, equal_nan=True)
 
 
+def _outcome(exercise: Exercise, function: Callable, i: int) -> Outcome:
+    """What the function gives in a case; a list of one number counts as the number, where a number is asked for."""
+    outcome = run(function, exercise.cases[i].inputs, exercise.gradient, exercise.unpack)
+    of_one = outcome.value is not None and outcome.value.shape == (1,) and function is not exercise.reference
+    if of_one and _own_outcome(exercise, exercise.reference, i).value.dim() == 0:
+        return replace(outcome, value=outcome.value.squeeze(), remarks=(*outcome.remarks, "shape_of_one"))
+    return outcome
+
+
+@cache
+def _own_outcome(exercise: Exercise, function: Callable, i: int) -> Outcome:
+    """The same for the exercise's own functions: found once, as it never changes, whatever the session's seed."""
+    for seed in (random.seed, numpy.random.seed, torch.default_generator.manual_seed):  # seed_everything takes longer
+        seed(0)
+    return _outcome(exercise, function, i)
+
+
 class _Comparison:
     """The learner's outcomes beside what other functions give in the same cases."""
 
     def __init__(self, exercise: Exercise, function: Callable):
         self.exercise, self.cases = exercise, exercise.cases
-        self.expected = [self.outcome(exercise.reference, case) for case in self.cases]
-        self.got = self.outcomes(function)
+        self.expected = [_own_outcome(exercise, exercise.reference, i) for i in range(len(self.cases))]
+        self.got = [_outcome(exercise, function, i) for i in range(len(self.cases))]
         self.failing = [i for i in range(len(self.cases)) if not self.agrees(i, self.expected[i])]
-
-    def outcome(self, function: Callable, case: Case) -> Outcome:
-        return run(function, case.inputs, self.exercise.gradient, self.exercise.unpack)
-
-    def outcomes(self, function: Callable) -> list[Outcome]:
-        found = [self.outcome(function, case) for case in self.cases]
-        for outcome, expected in zip(found, self.expected, strict=True):
-            if outcome.value is not None and outcome.value.shape == (1,) and expected.value.dim() == 0:
-                outcome.value, outcome.remarks = outcome.value.squeeze(), (*outcome.remarks, "shape_of_one")
-        return found
 
     def agrees(self, i: int, other: Outcome, gradients: bool = True, factor: float = 1.0) -> bool:
         got, case = self.got[i], self.cases[i]
@@ -63,25 +73,25 @@ class _Comparison:
         pairs = zip(got.gradients, other.gradients, strict=True)
         return all(_close(a, factor * b, self.exercise.rtol) for a, b in pairs)
 
-    def fits(self, other: list[Outcome], gradients: bool = True, factor: float = 1.0) -> int:
-        """In how many cases the learner's results equal these; 0 if not in all the failing ones.
+    def fits(self, own: Callable, gradients: bool = True, factor: float = 1.0) -> int:
+        """In how many cases the learner's results equal this own function's; 0 if not in all the failing ones.
 
         Where a result is a single number without gradient, many mistakes look alike in a few cases: all must agree.
         """
-        agreeing = {i for i in range(len(self.cases)) if self.agrees(i, other[i], gradients, factor)}
-        coarse = not self.exercise.gradient and all(e.value.dim() == 0 for e in self.expected)
-        wanted = range(len(self.cases)) if coarse else self.failing
-        return len(agreeing) if agreeing.issuperset(wanted) else 0
 
-    @cached_property
-    def mistaken(self) -> dict[str, list[Outcome]]:
-        """What each known mistake gives; asked for up to three times."""
-        return {name: self.outcomes(mistake) for name, mistake in self.exercise.mistakes.items()}
+        def agrees(i: int) -> bool:
+            return self.agrees(i, _own_outcome(self.exercise, own, i), gradients, factor)
+
+        every = range(len(self.cases))
+        coarse = not self.exercise.gradient and all(e.value.dim() == 0 for e in self.expected)
+        wanted = every if coarse else self.failing
+        # Most differ in the first of these: what they give in the others is never computed.
+        return sum(map(agrees, every)) if all(map(agrees, wanted)) else 0
 
     def known_mistake(self, gradients: bool, sign: float = 1.0) -> str | None:
         fits = {
-            name: max(self.fits(outcomes, gradients, sign * factor) for factor in self.exercise.factors)
-            for name, outcomes in self.mistaken.items()
+            name: max(self.fits(mistake, gradients, sign * factor) for factor in self.exercise.factors)
+            for name, mistake in self.exercise.mistakes.items()
         }
         best = max(fits, key=fits.get)  # the first listed of equally good ones
         return best if fits[best] else None
@@ -128,8 +138,8 @@ def _describe(compared: _Comparison) -> tuple[str, dict]:
         return compared.wrong_shape()
     if not bool(torch.isfinite(_real(compared.cases[smallest], got.value)).all()):
         return "not_finite", {"label": compared.cases[smallest].label}
-    right = [compared.expected, *map(compared.outcomes, compared.exercise.also_right.values())]
-    if any(all(compared.agrees(i, e, gradients=False) for i, e in enumerate(outcomes)) for outcomes in right):
+    right = [compared.exercise.reference, *compared.exercise.also_right.values()]
+    if any(compared.fits(function, gradients=False) == len(compared.cases) for function in right):
         return ("detached" if got.gradients is None else "wrong_gradient"), {}
     known = compared.known_mistake(gradients=False)
     if known:
@@ -201,6 +211,7 @@ def _remarks(compared: _Comparison, function: Callable) -> list[str]:
     return found + [name for name, applies in exercise.probes.items() if applies(function)]
 
 
+@own_state()
 def examine(exercise: Exercise, function: Callable) -> Verdict:
     """The verdict on a learner's function. Only KeyboardInterrupt comes through."""
     texts = exercise.texts
@@ -213,8 +224,7 @@ def examine(exercise: Exercise, function: Callable) -> Verdict:
     remarks = []
     if compared.failing:
         others = exercise.also_right.items()
-        whole = len(compared.cases)
-        remarks = [name for name, right in others if compared.fits(compared.outcomes(right)) == whole][:1]
+        remarks = [name for name, right in others if compared.fits(right) == len(compared.cases)][:1]
         if not remarks:
             diagnosis, filling = _describe(compared)
             sentence = texts[diagnosis].format(**filling) if filling else texts[diagnosis]

@@ -40,7 +40,7 @@ def _tensor(numbers: list) -> torch.Tensor:
     return tensor.float() if tensor.is_floating_point() else tensor  # whatever the default dtype is
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # each is itself only, so that it can be the key of a cache
 class Exercise:
     """One exercise; what is not given here is read from the TOML file.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import os
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,11 +43,8 @@ class Verdict:
 
 
 def _in_notebook() -> bool:
-    try:
-        from IPython import get_ipython
-    except ImportError:
-        return False
-    return getattr(get_ipython(), "kernel", None) is not None
+    ipython = sys.modules.get("IPython")  # a notebook has imported it; doing so here takes longer than a check
+    return ipython is not None and getattr(ipython.get_ipython(), "kernel", None) is not None
 
 
 def show(verdict: Verdict) -> None:
