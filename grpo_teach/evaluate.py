@@ -122,9 +122,7 @@ def evaluate(
         InputError: if a number is below 1 or the temperature is not positive.
     """
     if min(problems, samples, max_new_tokens) < 1:
-        raise InputError(
-            f"problems, samples and max_new_tokens must be at least 1, got {problems}, {samples} and {max_new_tokens}"
-        )
+        raise InputError(f"at least 1 is needed of each: {problems=}, {samples=}, {max_new_tokens=}")
     if not 0 < temperature < math.inf:
         raise InputError(f"temperature must be above 0 and finite, got {temperature}")
     asked = task.test_set(problems)

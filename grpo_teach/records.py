@@ -51,11 +51,10 @@ def _commit() -> str | None:
 
 
 def _processor() -> str:
-    try:
+    with contextlib.suppress(OSError, IndexError):  # not Linux, or a processor that does not say
         names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
         return names[0].split(":")[1].strip()
-    except (OSError, IndexError):  # not Linux, or a processor that does not say
-        return platform.machine()
+    return platform.machine()
 
 
 def output_folder(path: str | Path) -> Path:

@@ -172,7 +172,11 @@ def from_text(tokenizer, prompts: list[str], completions: list[str], device="cpu
         prompts, completions: equally many texts.
     Returns:
         Rollouts whose ``old_logprobs`` are 0: no policy of ours sampled them.
+    Raises:
+        ValueError: for no text at all, or more of one kind than of the other.
     """
+    if not prompts or len(prompts) != len(completions):
+        raise ValueError(f"as many completions as prompts are needed; got {len(completions)} and {len(prompts)}")
     prompt_ids, prompt_mask = _encode_prompts(tokenizer, prompts, device)
     ids = tokenizer(completions, add_special_tokens=False)["input_ids"]
     rows = [torch.tensor([*row, tokenizer.eos_token_id], device=device) for row in ids]

@@ -48,20 +48,22 @@ class Checked:
 
 
 def _check(name: str, value: Any, kind: type, rules: Mapping[str, Any]) -> None:
-    choices, above, most = rules["choices"], rules["above"], rules["most"]
-    if choices and not all(part in choices for part in (value if kind is tuple else [value])):
-        raise InputError(f"{name} must be one of {', '.join(map(str, choices))}; got {value!r}")
-    if kind is bool and not isinstance(value, bool):
-        raise InputError(f"{name} must be true or false, got {value!r}")
+    choices, above, most, wanted = rules["choices"], rules["above"], rules["most"], None
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if kind is int and not (number and isinstance(value, int) and value >= 1):
-        raise InputError(f"{name} must be a whole number of at least 1, got {value!r}")
-    if kind is float and not (number and math.isfinite(value) and value >= 0):
-        raise InputError(f"{name} must be a finite number of at least 0, got {value!r}")
-    if number and above is not None and not value > above:
-        raise InputError(f"{name} must be above {above:g}, got {value!r}")
-    if number and value > most:
-        raise InputError(f"{name} must be at most {most}, got {value!r}")
+    if choices and not all(part in choices for part in (value if kind is tuple else [value])):
+        wanted = f"one of {', '.join(map(str, choices))}"
+    elif kind is bool and not isinstance(value, bool):
+        wanted = "true or false"
+    elif kind is int and not (number and isinstance(value, int) and value >= 1):
+        wanted = "a whole number of at least 1"
+    elif kind is float and not (number and math.isfinite(value) and value >= 0):
+        wanted = "a finite number of at least 0"
+    elif number and above is not None and not value > above:
+        wanted = f"above {above:g}"
+    elif number and value > most:
+        wanted = f"at most {most}"
+    if wanted:
+        raise InputError(f"{name} must be {wanted}, got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -98,8 +100,5 @@ class Settings(Checked):
         super().__post_init__()
         if self.group_size < self.smallest_group:
             raise InputError(f"group_size must be at least {self.smallest_group}: one answer alone has no group")
-        if self.minibatches > self.prompts * self.group_size:
-            raise InputError(
-                f"minibatches ({self.minibatches}) must not exceed the batch's rows "
-                f"(prompts * group_size = {self.prompts * self.group_size})"
-            )
+        if self.minibatches > (rows := self.prompts * self.group_size):
+            raise InputError(f"minibatches must not exceed the batch's rows, prompts * group_size = {rows}")

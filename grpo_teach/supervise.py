@@ -17,7 +17,7 @@ def supervise(
     policy, tokenizer, draw: Callable[[float, torch.Generator], tuple[list[str], list[str]]], config: SFT | None = None,
     *, steps: int | None = None, tokens: int | None = None, seed: int = 0,
     schedule: Callable[[float], float] = lambda done: 1.0, optimizer: Callable = adamw,
-    checkpoint: Path | None = None, checkpoint_every: int = 100, about: dict | None = None,
+    checkpoint: str | Path | None = None, checkpoint_every: int = 100, about: dict | None = None,
     name: str = "SFT", progress: bool = True,
 ) -> list[dict]:  # fmt: skip
     """Train a policy in place on drawn texts: Eq. (2.1) of the book with every row accepted.
@@ -27,10 +27,11 @@ def supervise(
     Args:
         policy, tokenizer: as :func:`grpo_teach.load_base` returns them.
         draw: gives a batch's prompts and completions, from the share of the run that is done and a generator.
-        config: SFT's settings; without them the defaults. ``prompts`` and ``group_size`` do not matter here.
+        config: SFT's settings; without them the defaults. Of ``prompts`` and ``group_size`` only the product counts:
+            ``minibatches`` may not exceed it.
         steps, tokens: the run ends after so many batches, or when so many tokens are read, prompts' included.
         schedule: what the learning rate is multiplied by, given the share of the run that is done.
-        seed: of the generator.
+        seed: of the generator, and of torch's, numpy's and Python's random states.
         optimizer: makes one from the parameters and the learning rate.
         checkpoint: file to write, and to go on from if it is there; None writes nothing.
         checkpoint_every: batches between two checkpoints.
@@ -46,14 +47,17 @@ def supervise(
     """
     if (steps is None) == (tokens is None):
         raise InputError("say when to stop: give steps or tokens, one of them")
+    records.seed_everything(seed)
     config, generator = config or SFT(), torch.Generator().manual_seed(seed)
     learner, rows = Learner(Models(policy), ALGORITHMS["sft"], config, optimizer), []
+    checkpoint = Path(checkpoint) if checkpoint else None
     if checkpoint and checkpoint.exists():
         state = records.load_checkpoint(checkpoint)
         if state["about"] != about:
             raise InputError(f"{checkpoint} was made with other settings: choose another folder")
         learner.restore(state)
         generator.set_state(state["generator"])
+        records.restore_random_states(state["random"])
         rows = state["rows"]
     unit, end = ("batch", steps) if tokens is None else ("token", tokens)
 
@@ -66,13 +70,13 @@ def supervise(
             for group in learner.optimizer.param_groups:
                 group["lr"] = config.learning_rate * schedule(done)
             batch = from_text(tokenizer, *draw(done, generator), policy.device)
-            row = {"step": learner.step} | learner.learn(batch, batch.mask.new_ones(len(batch), 1))
-            read = int(batch.prompt_mask.sum()) + batch.tokens
-            rows.append(row | {"tokens": read + (rows[-1]["tokens"] if rows else 0)})
+            row = learner.learn(batch, batch.mask.new_ones(len(batch), 1))
+            read = (rows[-1]["tokens"] if rows else 0) + int(batch.prompt_mask.sum()) + batch.tokens
+            rows.append({"step": learner.step - 1, "loss": row["loss"], "grad_norm": row["grad_norm"], "tokens": read})
             bar.set_postfix({"loss": f"{row['loss']:.3f}"}, refresh=False)
             bar.update(reached() - bar.n)
             if checkpoint and (learner.step % checkpoint_every == 0 or reached() >= end):
-                more = {"rows": rows, "generator": generator.get_state(), "about": about}
-                records.save_checkpoint(checkpoint, learner.state() | more)
+                more = {"rows": rows, "generator": generator.get_state(), "random": records.random_states()}
+                records.save_checkpoint(checkpoint, learner.state() | more | {"about": about})
     policy.eval()
     return rows

@@ -19,23 +19,12 @@ from grpo_teach.rollout import Rollouts, sample
 from grpo_teach.score import score
 
 SPENT = ("tokens", "seconds", "history")
-KL_ROWS = 16  # rows of each batch on which the distance to the base is monitored
+KL_ROWS = 16  # at least so many rows of each batch, where it has them, show the distance to the base
 
 
 def mixed_groups(rewards: Tensor) -> float:
     """The share of groups, rows of [P, G], whose rewards are not all equal: the others teach GRPO nothing."""
     return float((rewards.max(dim=1).values > rewards.min(dim=1).values).float().mean())
-
-
-def look(rollouts: Rollouts, rewards: Tensor) -> dict[str, float]:
-    """What a batch shows before anything is learnt from it; ``entropy`` in nats a token, ``length`` in tokens."""
-    return {
-        "reward": float(rewards.mean()),
-        "length": float(rollouts.lengths.float().mean()),
-        # Minus the mean log-prob of what was sampled: an unbiased estimate.
-        "entropy": -float(rollouts.old_logprobs.sum() / rollouts.tokens),
-        "mixed_groups": mixed_groups(rewards),
-    }
 
 
 @torch.no_grad()
@@ -54,7 +43,7 @@ def reward_name(reward: Callable) -> str:
 
 
 def _fingerprint(policy) -> str:
-    """Seven digits of the sum of all weights' sizes, a piece at a time: one large weight in float64 is gigabytes."""
+    """Seven digits of the sum of all absolute weights, a piece at a time: one matrix in float64 may be gigabytes."""
     pieces = (piece for p in policy.parameters() for piece in p.detach().flatten().split(2**24))
     return f"{sum(float(piece.double().abs().sum()) for piece in pieces):.7g}"
 
@@ -79,43 +68,55 @@ class Trainer(Learner):
         super().__post_init__()
 
     def train_step(self) -> dict:
-        """One batch from its prompts to its update. Returns the step's metrics."""
+        """Sample, reward, look, update. Returns the step's metrics."""
         started = time.perf_counter()
-        rollouts, rewards, row = self.collect()
+        problems, rollouts = self.sample()
+        texts = rollouts.texts(self.tokenizer)
+        rewards = self.rewarded(texts, problems)
+        row = self.look(rollouts, texts, rewards)
         row |= self.learn(rollouts, rewards)
         self.tokens += rollouts.tokens
         self.seconds += time.perf_counter() - started
         return row | {"tokens": self.tokens, "seconds": round(self.seconds, 3)}
 
-    def collect(self) -> tuple[Rollouts, Tensor, dict]:
-        """Sample a batch, reward it and look at it: ``(rollouts, rewards, metrics)``."""
-        config = self.config
-        problems = self.task.sample(config.prompts, self.prompt_generator)
-        sizes = config.group_size, config.max_new_tokens, config.temperature
+    def sample(self) -> tuple[list, Rollouts]:
+        """A batch's problems, and G completions of each."""
+        problems = self.task.sample(self.config.prompts, self.prompt_generator)
+        sizes = self.config.group_size, self.config.max_new_tokens, self.config.temperature
         try:
-            rollouts = sample(self.models.policy, self.tokenizer, [problem.prompt for problem in problems], *sizes)
+            prompts = [problem.prompt for problem in problems]
+            return problems, sample(self.models.policy, self.tokenizer, prompts, *sizes)
         except FloatingPointError as error:
             raise TrainingDiverged(f"step {self.step}: {error}") from error
-        texts = rollouts.texts(self.tokenizer)
-        rewards = self._rewarded(texts, problems).to(rollouts.mask.device)
-        row = {"step": self.step} | look(rollouts, rewards)
-        row |= {"thinks": sum(map(self.task.thinks, texts)) / len(texts)}
-        return rollouts, rewards, row | kl_to_reference(self.models.reference, rollouts, config.temperature)
 
-    def _rewarded(self, texts: list[str], problems: list) -> Tensor:
-        reward = self.reward or self.task.reward
-        rewards = torch.as_tensor(reward(texts, problems), dtype=torch.float32)
-        wanted = (self.config.prompts, self.config.group_size)
+    def rewarded(self, texts: list[str], problems: list) -> Tensor:
+        """[P, G] what the completions are paid; anything but one finite number for each is refused."""
+        reward, wanted = self.reward or self.task.reward, (len(problems), self.config.group_size)
+        rewards = torch.as_tensor(reward(texts, problems), dtype=torch.float32, device=self.models.policy.device)
         if rewards.shape != wanted or not torch.isfinite(rewards).all():
             got = "NaN or infinite ones" if rewards.shape == wanted else f"shape {tuple(rewards.shape)}"
-            raise InputError(f"{reward_name(reward)} must give {wanted} finite rewards, one an answer; got {got}")
+            needs = f"{wanted} finite rewards: row p holds those of the answers to problem p"
+            raise InputError(f"{reward_name(reward)} must give {needs}; got {got}")
         return rewards
+
+    def look(self, rollouts: Rollouts, texts: list[str], rewards: Tensor) -> dict:
+        """What a batch shows before anything is learnt from it; lengths in tokens, entropy in nats a token."""
+        row = {
+            "step": self.step,
+            "reward": float(rewards.mean()),
+            "length": float(rollouts.lengths.float().mean()),
+            "thinks": sum(map(self.task.thinks, texts)) / len(texts),
+            # Minus the mean log-prob of what was sampled: an unbiased estimate.
+            "entropy": -float(rollouts.old_logprobs.sum() / rollouts.tokens),
+            "mixed_groups": mixed_groups(rewards),
+        }
+        return row | kl_to_reference(self.models.reference, rollouts, self.config.temperature)
 
     def identity(self) -> dict:
         """What must be the same for a run to be the same run."""
         run = {"algorithm": self.algorithm.label, "task": repr(self.task), "seed": self.seed}
-        run |= {"starting_weights": self.start, "optimizer": self.make_optimizer.__name__}
-        run |= {"dtype": str(self.models.policy.dtype)}
+        run |= {"starting_weights": self.start, "dtype": str(self.models.policy.dtype)}
+        run |= {"optimizer": self.make_optimizer.__name__}
         if self.reward not in (None, self.task.reward):
             run |= {"reward": reward_name(self.reward)}
         return run | dataclasses.asdict(self.config)
@@ -166,14 +167,15 @@ def train(
         steps, tokens: the run ends when either is reached; one must be given.
         seed: of prompts, sampling and shuffles.
         reward: what training pays, ``(completions, problems) -> [P, G]``; without it ``task.reward``. Evaluation
-            stays with the task, so a proxy's rise is seen beside the task's own grade.
+            stays with the task, so a proxy's rise is seen beside the task's own grade. A run that is resumed is held
+            to the same reward by its name alone.
         optimizer: makes one from the parameters and the learning rate: :func:`adamw`, or
             :func:`grpo_teach.large.adamw8bit`.
         reference: False saves the frozen copy where nothing but the monitored ``kl`` needs it.
         out: folder for ``metrics.jsonl``, ``manifest.json``, ``checkpoint.pt``; None writes nothing.
         resume: go on from ``out/checkpoint.pt`` if there is one.
         checkpoint_every: steps between checkpoints.
-        evaluate_every: steps between evaluations, the first before step 0; 0 for none.
+        evaluate_every: steps between evaluations, each before its step's update, the first before step 0; 0 for none.
         problems: held-out problems an evaluation.
         callbacks: called with each step's row of metrics.
         progress: show a bar with reward, length and KL.
@@ -186,12 +188,13 @@ def train(
     """
     if steps is None and tokens is None:
         raise InputError("say when to stop: give steps or tokens")
+    if not (hasattr(algorithm, "Settings") and isinstance(config, algorithm.Settings)):
+        raise InputError("give an entry of ALGORITHMS, and settings of its own kind: algorithm.Settings(...)")
     if not reference and config.uses_reference:
         raise InputError("a KL term needs the reference: keep it, or set the term's weight to 0")
     folder = records.output_folder(out) if out is not None else None
     models = Models.build(policy, config.critic, reference)
-    run = {"tokenizer": tokenizer, "task": task, "reward": reward, "seed": seed}
-    trainer = Trainer(models, algorithm, config, optimizer, **run)
+    trainer = Trainer(models, algorithm, config, optimizer, tokenizer=tokenizer, task=task, reward=reward, seed=seed)
     checkpoint = folder / "checkpoint.pt" if folder else None
     if checkpoint and checkpoint.exists():
         if not resume:

@@ -6,6 +6,7 @@ import pkgutil
 import subprocess
 import sys
 import tokenize
+import tomllib
 from collections import Counter
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -174,3 +175,12 @@ def test_a_name_that_never_was_is_not_found():
 def test_old_names_are_no_modules_of_their_own():
     standing = {info.name for info in pkgutil.iter_modules([str(PACKAGE)])}
     assert standing.isdisjoint(MOVED)
+
+
+def test_every_file_that_is_no_code_travels_in_the_wheel():
+    """A notebook opened alone in Colab has the installed package and nothing else."""
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = project["tool"]["setuptools"]["package-data"]["grpo_teach"]
+    shipped = {path for pattern in patterns for path in PACKAGE.glob(pattern) if path.is_file()}
+    needed = {path for path in PACKAGE.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert needed - shipped == set() and len(needed) > 20

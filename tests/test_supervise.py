@@ -113,3 +113,33 @@ def test_a_stopped_run_goes_on_to_the_same_bits(template, tokenizer, tmp_path):
     assert once_more == rows, "a finished run is not run again"
     with pytest.raises(InputError, match="other settings"):
         supervise(again, tokenizer, draw, steps=5, checkpoint=tmp_path / "parts", about={"name": "b"})
+
+
+def test_the_seed_decides_shuffles_too_and_a_stopped_run_keeps_them(template, tokenizer, tmp_path):
+    config = SFT(learning_rate=1e-3, minibatches=2)
+
+    def run(steps, name=None):
+        torch.seed()
+        checkpoint = str(tmp_path / name) if name else None
+        return supervise(copy.deepcopy(template), tokenizer, draw, config, steps=steps, seed=3, checkpoint=checkpoint,
+                         checkpoint_every=1, progress=False)  # fmt: skip
+
+    whole = run(4)
+    assert whole == run(4)
+
+    def stop(done, generator):
+        if done >= 0.5:
+            raise Stopped
+        return draw(done, generator)
+
+    with pytest.raises(Stopped):
+        options = {"seed": 3, "checkpoint": tmp_path / "parts", "checkpoint_every": 1, "progress": False}
+        supervise(copy.deepcopy(template), tokenizer, stop, config, steps=4, **options)
+    assert run(4, "parts") == whole
+    assert set(whole[0]) == {"step", "loss", "grad_norm", "tokens"}
+
+
+@pytest.mark.parametrize("texts", [([], []), (["1+1="], ["2", "3"])])
+def test_texts_that_do_not_pair_up_are_refused(tokenizer, texts):
+    with pytest.raises(ValueError, match="as many completions as prompts"):
+        from_text(tokenizer, *texts)

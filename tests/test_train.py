@@ -340,3 +340,11 @@ def test_a_checkpoint_with_a_value_heads_older_name_is_gone_on_with(run, tmp_pat
     state["config"]["critic"] = "shared"
     torch.save(state, tmp_path / "checkpoint.pt")
     assert run("ppo", tmp_path, steps=2, resume=True, settings={"critic": "shared"}).step == 2
+
+
+@pytest.mark.parametrize(
+    "algorithm, config", [("grpo", ALGORITHMS["grpo"].Settings()), (ALGORITHMS["grpo"], ALGORITHMS["ppo"].Settings())]
+)
+def test_settings_of_another_algorithm_are_refused_before_anything_is_sampled(policy, tokenizer, algorithm, config):
+    with pytest.raises(InputError, match="settings of its own kind"):
+        train(policy, tokenizer, AnyDigit(2), algorithm, config, steps=1, progress=False)

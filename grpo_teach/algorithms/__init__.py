@@ -1,4 +1,4 @@
-"""Four algorithms, one skeleton. Read them in this order, side by side."""
+"""Four algorithms, one skeleton. Read them in the order of the table below, side by side."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,8 +9,6 @@ from grpo_teach.algorithms.policy_gradient import PolicyGradient
 from grpo_teach.algorithms.ppo import PPO
 from grpo_teach.algorithms.sft import SFT
 from grpo_teach.settings import Settings
-
-__all__ = ["ALGORITHMS", "GRPO", "PPO", "SFT", "Algorithm", "PolicyGradient", "Settings"]
 
 
 class Algorithm(NamedTuple):

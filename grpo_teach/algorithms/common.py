@@ -14,7 +14,8 @@ from grpo_teach.settings import Settings
 def minibatches(rollouts: Rollouts, config: Settings) -> Iterator[Tensor]:
     """Row indices of each minibatch: ``epochs`` passes, each a fresh shuffle cut in ``minibatches`` parts.
 
-    Draws from torch's global random state, only where there is something to shuffle.
+    Draws from torch's global random state, only where there is something to shuffle. In the comments of the four
+    updates b is the number of rows of a minibatch, B that of the whole batch.
     """
     for _ in range(config.epochs):
         whole = config.minibatches == 1

@@ -7,6 +7,7 @@ r"""Proximal policy optimisation for language models: ratio, clip, critic, and K
 
 Book Eq. (4.3) to (4.8). Sources: PPO (arXiv 1707.06347) Eq. (7); DeepSeekMath (arXiv 2402.03300) Eq. (1) and (2).
 Departs from the paper in one point: no entropy bonus, as is usual for language models.
+Lines marked ``# critic`` are there for the critic alone; a diff with a neighbour may leave them out.
 """
 
 from dataclasses import dataclass

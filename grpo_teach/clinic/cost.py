@@ -84,7 +84,10 @@ def rehearse(
         if policy.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         began = time.perf_counter()
-        rollouts, rewards, _ = trainer.collect()
+        problems, rollouts = trainer.sample()
+        texts = rollouts.texts(tokenizer)
+        rewards = trainer.rewarded(texts, problems)
+        trainer.look(rollouts, texts, rewards)
         update_began = time.perf_counter()
         trainer.learn(rollouts, rewards)
         ended = time.perf_counter()

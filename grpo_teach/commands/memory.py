@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from grpo_teach.algorithms import ALGORITHMS
 from grpo_teach.commands.flags import add_flags, given, size
 from grpo_teach.errors import InputError
 from grpo_teach.large import model_config
@@ -40,8 +41,8 @@ def run(args: argparse.Namespace) -> dict:
     if args.grid:
         return run_grid(args, device)
     asked = given(args, Setup)
-    if asked.get("algorithm") == "ppo":
-        asked = {"critic": "head"} | asked
+    critic = ALGORITHMS[asked.get("algorithm", Setup.algorithm)].Settings.critic
+    asked = ({"critic": critic} if critic else {}) | asked
     config = model_config(args.model)
     setup = Setup(Shape.of(config), **asked)
     folder = output_folder(args.out) if args.out else None

@@ -138,7 +138,7 @@ class Setup(Checked):
 
     def __post_init__(self):
         super().__post_init__()
-        if (self.algorithm == "ppo") == (self.critic == "none"):
+        if (ALGORITHMS[self.algorithm].Settings.critic is None) != (self.critic == "none"):
             raise InputError(f"ppo needs a critic and no other has one; got {self.algorithm} with critic {self.critic}")
         for name, value in (("critic", "lora"), ("reference", "adapter")):
             if self.method == "full" and getattr(self, name) == value:

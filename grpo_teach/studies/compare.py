@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from grpo_teach.algorithms import ALGORITHMS
+from grpo_teach.errors import InputError
 from grpo_teach.evaluate import evaluate
 from grpo_teach.policy import load_base
 from grpo_teach.train import train
@@ -51,6 +52,9 @@ def compare(
         )
         for name in algorithms
     }
+    held = [out / name for name in algorithms if out and (out / name / "checkpoint.pt").exists()]
+    if held and not resume:
+        raise InputError(f"{held[0]} already holds a run: resume it, or choose another folder")
     policy, tokenizer = load()
     first = configs[algorithms[0]]
     asked = {"temperature": first.temperature, "max_new_tokens": first.max_new_tokens}
