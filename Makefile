@@ -4,12 +4,20 @@
 PYTHON = python3
 BIN = .venv/bin
 READY = .venv/ready
+JOBS = 2
+# A file's tests stay in one process: a notebook's cells need each other, and fixtures are made once.
+APART = -n $(JOBS) --dist loadfile
+NBVAL = $(APART) --nbval-lax --nbval-current-env --nbval-cell-timeout=600 notebooks
+HEAVY = experiments large large_merge large_training one_billion
 BOOK = $(BIN)/jupyter-book build . --toc book/_toc.yml --path-output book -W -n --keep-going
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL = help
-.PHONY: help setup demo lab book notebooks test test-colab mutants lint
+.PHONY: help setup demo lab book notebooks quick test full test-colab mutants lint
+
+# Processes side by side with one thread each: with more they wait for each other.
+quick test full test-colab: export OMP_NUM_THREADS = 1
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "  make %-11s %s\n", $$1, $$2 }'
@@ -32,23 +40,32 @@ notebooks: $(READY) ## run the notebooks and store their outputs in them
 lint: $(READY) ## check the style
 	$(BIN)/ruff check .
 
-mutants: $(READY) ## check that the tests catch mistakes put into the mathematics
-	$(BIN)/pytest -v tests/test_mutants.py
+# While you work: what takes long is left out.
+quick: $(READY) ## check style and the fast tests, in minutes
+	$(BIN)/ruff check .
+	$(BIN)/pytest $(APART) -m "not slow" $(HEAVY:%=--ignore=tests/test_%.py)
 
 test: $(READY) ## check everything: style, tests, notebooks, book
 	@echo "[1/4] style"
 	$(BIN)/ruff check .
 	@echo "[2/4] tests"
-	$(BIN)/pytest
+	$(BIN)/pytest $(APART)
 	@echo "[3/4] notebooks"
-	$(BIN)/pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=300 notebooks
+	$(BIN)/pytest $(NBVAL)
 	@echo "[4/4] book"
 	$(BOOK)
 	@echo "All checks passed."
 
+full: export GRPO_TEACH_ALL_MUTANTS = 1
+full: export GRPO_TEACH_WHOLE_NOTEBOOKS = 1
+full: test ## the same, and repeat what `make test` spares where nothing has changed
+
+mutants: $(READY) ## put every mistake into the mathematics, and note in tests/mutants.json what the tests catch
+	$(BIN)/python tests/mutants.py --workers $(JOBS)
+
 test-colab: .venv-colab/ready ## run tests and notebooks with the versions that Colab has
-	.venv-colab/bin/pytest
-	.venv-colab/bin/pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=300 notebooks
+	.venv-colab/bin/pytest $(APART)
+	.venv-colab/bin/pytest $(NBVAL)
 
 # The interpreter is tried only when an environment is made: one that exists is used as it is.
 %/bin/python:
