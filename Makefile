@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 .PHONY: help setup demo lab book notebooks quick test full test-colab mutants lint
 
 # Processes side by side with one thread each: with more they wait for each other.
-quick test full test-colab: export OMP_NUM_THREADS = 1
+quick test full mutants test-colab: export OMP_NUM_THREADS = 1
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "  make %-11s %s\n", $$1, $$2 }'
