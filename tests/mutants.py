@@ -5,9 +5,9 @@
     python tests/mutants.py --changed    those whose file or tests changed since they were last all noticed
     python tests/mutants.py 3 17         some of them
 
-The first two ways of running them note in ``mutants.json`` each file all of whose mistakes were noticed, with a digest
-of what decides that; what is noted, ``test_mutants.py`` need not repeat. torch and transformers are imported once; each
-mutant is tested in a forked child, which takes a second.
+Run whole or with ``--changed``, it writes to ``mutants.json`` each file all of whose mistakes were noticed, with a
+digest of what decides that: what stands there, ``test_mutants.py`` need not repeat. torch and transformers are
+imported once; each mutant is tested in a forked child, which takes a second.
 """
 
 from __future__ import annotations

@@ -74,12 +74,25 @@ def changed_in_place(node) -> str | None:
     return node.id if isinstance(node, ast.Name) else None
 
 
+class Apart(ast.NodeTransformer):
+    """Comprehensions as generators: the symbols of these alone stand apart from the cell's in every Python."""
+
+    def visit_ListComp(self, node):
+        return self.generic_visit(ast.GeneratorExp(node.elt, node.generators))
+
+    visit_SetComp = visit_ListComp
+
+    def visit_DictComp(self, node):
+        return self.generic_visit(ast.GeneratorExp(ast.Tuple([node.key, node.value], ast.Load()), node.generators))
+
+
 class Cell:
     """What a cell does by name. What a call does to its arguments is not seen, nor a second name for one thing."""
 
     def __init__(self, source: str):
         code = TransformerManager().transform_cell(source)  # magics as Python
-        tree, table = ast.parse(code), symtable.symtable(code, "cell", "exec")
+        tree = ast.fix_missing_locations(Apart().visit(ast.parse(code)))
+        table = symtable.symtable(ast.unparse(tree), "cell", "exec")
         self.magic = "get_ipython()." in code
         self.imports = {symbol.get_name() for symbol in table.get_symbols() if symbol.is_imported()}
         self.binds = bound(table)
@@ -145,6 +158,7 @@ MADE_UP = [  # the code, whether it is needed, and its tag
     ("print(unread, 1 / 0)", False),
     ("total += 1", True),
     ("total = total + len([total for total in range(more)])", True),
+    ("total = len({total: helper for total in ()}) + total", True),
     ("another = SHIFTS[1 / 0]", False),
     ("%matplotlib inline", True),
 ]
