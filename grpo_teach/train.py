@@ -92,7 +92,8 @@ class Trainer(Learner):
     def rewarded(self, texts: list[str], problems: list) -> Tensor:
         """[P, G] what the completions are paid; anything but one finite number for each is refused."""
         reward, wanted = self.reward or self.task.reward, (len(problems), self.config.group_size)
-        rewards = torch.as_tensor(reward(texts, problems), dtype=torch.float32, device=self.models.policy.device)
+        rewards = torch.as_tensor(reward(texts, problems), device=self.models.policy.device)
+        rewards = rewards if rewards.is_floating_point() else rewards.float()
         if rewards.shape != wanted or not torch.isfinite(rewards).all():
             got = "NaN or infinite ones" if rewards.shape == wanted else f"shape {tuple(rewards.shape)}"
             needs = f"{wanted} finite rewards: row p holds those of the answers to problem p"

@@ -348,3 +348,18 @@ def test_a_checkpoint_with_a_value_heads_older_name_is_gone_on_with(run, tmp_pat
 def test_settings_of_another_algorithm_are_refused_before_anything_is_sampled(policy, tokenizer, algorithm, config):
     with pytest.raises(InputError, match="settings of its own kind"):
         train(policy, tokenizer, AnyDigit(2), algorithm, config, steps=1, progress=False)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.int64, torch.bool])
+def test_rewards_of_another_number_type_are_taken_as_they_are(run, dtype):
+    seen, inner = [], ALGORITHMS["grpo"]
+
+    def spy(models, rollouts, rewards, config):
+        seen.append(rewards)
+        yield from inner.update(models, rollouts, rewards, config)
+
+    def paid(texts, problems):
+        return (torch.arange(len(texts)) % 2).reshape(len(problems), -1).to(dtype)
+
+    run(reward=paid, algorithm=inner._replace(update=spy), steps=1)
+    assert seen[0].dtype == (torch.float64 if dtype == torch.float64 else torch.float32)

@@ -29,10 +29,13 @@ def load_large(
     model: str | Path | PreTrainedConfig,
     method: str = Options.method,
     dtype: str = Options.dtype,
-    device: str = Options.device,
-    *,
+    device: str | torch.device = Options.device,
+    rank: int = Options.rank,
+    rows_a_pass: int = Options.rows_a_pass,
+    chunk: int = Options.chunk,
+    checkpointing: bool = Options.checkpointing,
+    random_weights: bool = Options.random_weights,
     seed: int = 0,
-    **more,
 ):
     """Load a causal language model to be trained whole or through an adapter.
 
@@ -45,10 +48,13 @@ def load_large(
         method: ``"full"``, ``"lora"`` or ``"qlora"``.
         dtype: of the frozen weights and the arithmetic. ``"auto"`` is bfloat16, or float16 on a card without it.
         device: ``"auto"`` is a GPU if there is one.
+        rank: of the adapter.
+        rows_a_pass: rows scored in one forward pass. More are faster and take more memory.
+        chunk: tokens whose logits exist at one time while a pass is scored.
+        checkpointing: recompute activations in the backward pass, layer by layer and pass by pass.
+        random_weights: take the shape alone, with weights drawn anew, and the tokenizer of
+            :func:`grpo_teach.large.stand_in_tokenizer`: no download, the true bytes and seconds, text without sense.
         seed: of the adapter and of random weights.
-        more: the other fields of :class:`grpo_teach.large.Options`: ``rank`` of the adapter; ``rows_a_pass``,
-            ``chunk`` and ``checkpointing``, memory against speed; and ``random_weights``, which takes the shape alone
-            with :func:`grpo_teach.large.stand_in_tokenizer`: the true bytes and seconds, and text without sense.
     Returns:
         ``(policy, tokenizer)``, the policy in evaluation mode. It is the plain model of transformers, with peft's
         layers inside: ``save_pretrained`` writes the adapter alone, as ``PeftModel.from_pretrained`` reads it.
@@ -56,7 +62,8 @@ def load_large(
         InputError: if a package, the GPU, the network, the model or its tokenizer's EOS is missing.
     Source: LoRA (arXiv 2106.09685) Eq. (3); QLoRA (arXiv 2305.14314) Eq. (5).
     """
-    options = Options(method, dtype, device, **more)
+    kind = device if device == "auto" else torch.device(device).type
+    options = Options(method, dtype, kind, rank, rows_a_pass, chunk, checkpointing, random_weights)
     for package in NEEDS[method]:
         needed(package)
     device, dtype = place(device, dtype, method)
