@@ -29,7 +29,8 @@ def load_base(task: str = "chain_sum"):
     Raises:
         InputError: if no base ships under that name.
     """
-    return load_policy(BASES / task)
+    with _no_bars():
+        return load_policy(BASES / task)
 
 
 def save_policy(policy, tokenizer, folder: str | Path) -> None:
@@ -47,7 +48,7 @@ def load_policy(path: str | Path):
     Raises:
         InputError: if there is no readable model under that name.
     """
-    with _one_line(f"cannot load a policy from {path}"), _no_bars():
+    with _one_line(f"cannot load a policy from {path}"):
         policy = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
     return policy.eval(), load_tokenizer(path)
 

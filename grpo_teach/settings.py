@@ -11,15 +11,15 @@ from grpo_teach.errors import InputError
 SYNONYMS = {"shared": "head"}  # a value head's older name: records and checkpoints may hold it
 
 
-def setting(default: Any, meaning: str, choices: tuple = (), above: float | None = None, most: float = math.inf) -> Any:
+def setting(default: Any, meaning: str, choices: tuple = (), most: float = math.inf, above: float | None = None) -> Any:
     """A field with its meaning, unit and the paper's value; the command line shows the same text.
 
     Args:
         default: gives the field its type too: whole numbers start at 1, others at 0.
         meaning: what ``--help`` says.
         choices: what is allowed; of a tuple, what each part may be.
-        above: a number that the value must exceed.
         most: the largest value.
+        above: a number that the value must exceed.
     """
     rules = {"meaning": meaning, "choices": choices, "above": above, "most": most}
     return dataclasses.field(default=default, metadata=rules)

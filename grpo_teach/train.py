@@ -91,13 +91,18 @@ class Trainer(Learner):
 
     def rewarded(self, texts: list[str], problems: list) -> Tensor:
         """[P, G] what the completions are paid; anything but one finite number for each is refused."""
-        reward, wanted = self.reward or self.task.reward, (len(problems), self.config.group_size)
-        rewards = torch.as_tensor(reward(texts, problems), device=self.models.policy.device)
-        rewards = rewards if rewards.is_floating_point() else rewards.float()
+        reward, wanted = self.reward, (len(problems), self.config.group_size)
+        reward = self.task.reward if reward is None else reward
+        given = reward(texts, problems)
+        try:
+            rewards = torch.as_tensor(given, device=self.models.policy.device)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputError(f"{reward_name(reward)} gave no numbers: {error}") from error
+        if not (isinstance(given, Tensor) and given.is_floating_point()):
+            rewards = rewards.float()
         if rewards.shape != wanted or not torch.isfinite(rewards).all():
             got = "NaN or infinite ones" if rewards.shape == wanted else f"shape {tuple(rewards.shape)}"
-            needs = f"{wanted} finite rewards: row p holds those of the answers to problem p"
-            raise InputError(f"{reward_name(reward)} must give {needs}; got {got}")
+            raise InputError(f"{reward_name(reward)} must give {wanted} finite rewards, row p problem p's; got {got}")
         return rewards
 
     def look(self, rollouts: Rollouts, texts: list[str], rewards: Tensor) -> dict:

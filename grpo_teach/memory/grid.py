@@ -56,7 +56,7 @@ def beside(setup: Setup, measured: dict) -> dict:
 
     Args:
         setup: what was run.
-        measured: what :func:`grpo_teach.memory_measure.measure` returned for it.
+        measured: what :func:`grpo_teach.memory.measure.measure` returned for it.
     Returns:
         ``predicted_bytes`` and ``peak_phase``; ``measured_bytes``, None where memory ran out; ``phases``, of both;
         ``measured_peak_phase``; ``difference``, how far the predicted total is above the measured one, as a share

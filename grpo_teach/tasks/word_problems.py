@@ -151,7 +151,7 @@ def load(source: str | Path) -> dict[str, list[dict]]:
 def _lines(path: Path) -> list[dict]:
     """The rows of a JSONL file, an object a line; empty lines are passed over."""
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
         if line.strip():
             try:
                 rows.append(json.loads(line))
