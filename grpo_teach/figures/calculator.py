@@ -50,27 +50,23 @@ def grid() -> list[list[list[int]] | None]:
             found.append(None)
             continue
         algorithm = "grpo" if critic == "none" else "ppo"
-        alone = Setup(shape, algorithm, critic=critic, **method)
-        setup = dataclasses.replace(alone, reference="copy", reward_model="same")
+        setup = Setup(shape, algorithm, critic=critic, reference="copy", reward_model="same", **method)
         each = [predict(dataclasses.replace(setup, optimizer=kind)).terms for kind in OPTIMIZERS]
         stays = [each[0][term] for term in STAYING[:-1]] + [terms["optimizer"] for terms in each]
         sizes = (dict(zip(SIZES, values, strict=True)) for values in itertools.product(*SIZES.values()))
-        works = [size for one in sizes for size in _working(setup, alone, one)]
+        works = [size for one in sizes for size in _working(dataclasses.replace(setup, **one))]
         found.append([[round(size / 2**20) for size in part] for part in (stays, works)])
     return found
 
 
-def _working(setup: Setup, alone: Setup, sizes: dict) -> list[int]:
-    """The working terms of each phase at its fullest moment, in bytes; those of scoring alone come last."""
-    moments = list(predict(dataclasses.replace(setup, **sizes)).moments.items())
-    moments += [(("alone", at), m) for (p, at), m in predict(dataclasses.replace(alone, **sizes)).moments.items()
-                if p == "scoring"]  # fmt: skip
-    found = []
-    for phase in ("sampling", "scoring", "update", "alone"):
-        alive = [terms for (when, _), terms in moments if when == phase]
-        fullest = max(alive, key=lambda terms: sum(terms.values()), default={})
-        found += [fullest.get(term, 0) for term in WORKING]
-    return found
+def _working(setup: Setup) -> list[int]:
+    """The working terms of each phase at its fullest moment, in bytes; those of scoring without copies come last."""
+    moments, fullest = predict(setup).moments, []
+    for phase in ("sampling", "scoring", "update"):
+        alive = [terms for (when, _), terms in moments.items() if when == phase]
+        fullest.append(max(alive, key=lambda terms: sum(terms.values())))
+    fullest.append({} if setup.critic == "none" else moments["scoring", "a layer"])  # a critic alone makes no logits
+    return [terms.get(term, 0) for terms in fullest for term in WORKING]
 
 
 def calculator(name: str = "calculator"):
