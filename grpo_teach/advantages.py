@@ -132,3 +132,42 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float = 1.0, lam: 
         advantages[:, t] = delta + gamma * lam * next_advantage
         next_value, next_advantage = values[:, t], advantages[:, t]
     return advantages, advantages + values
+
+
+def whitened(advantages: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
+    """Advantages moved and scaled to mean 0 and variance 1 over all real tokens of the batch.
+
+    ``out = (advantages - mean) / sqrt(variance + eps)``, both over the n tokens with ``mask`` 1, the variance with
+    n - 1. The sign of an advantage may change: what is below the batch's mean is blamed, whatever its own value says.
+
+    Args:
+        advantages: [B, T].
+        mask: [B, T], 1 = a token the policy sampled.
+        eps: keeps a batch of equal advantages at 0; in squared units of the advantages.
+    Returns:
+        [B, T], detached; 0 where ``mask`` is 0.
+    Source: "The N Implementation Details of RLHF with PPO" (Huang et al., 2023); book Eq. (4.9).
+    """
+    real = mask.bool()
+    known = advantages.detach()[real]
+    return torch.where(real, (advantages.detach() - known.mean()) * (known.var() + eps).rsqrt(), 0.0)
+
+
+def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:
+    """How much of what comes does a critic foresee?
+
+    ``1 - Var(returns - values) / Var(returns)`` over all real tokens: 1 for a perfect critic, 0 for one that says the
+    same of every token, below 0 for one that is worse than that.
+
+    Args:
+        values: [B, T], the critic's.
+        returns: [B, T] rewards that did come from each token on, :func:`returns_to_go`; not GAE's, which are made of
+            the values themselves.
+        mask: [B, T], 1 = a token the policy sampled.
+    Returns:
+        A share of at most 1; 0 where all returns are equal and nothing is to be foreseen.
+    Source: book Eq. (4.10).
+    """
+    real = mask.bool()
+    spread = returns[real].var()
+    return float(1 - (returns - values)[real].var() / spread) if spread > 0 else 0.0

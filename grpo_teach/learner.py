@@ -27,8 +27,10 @@ class Learner:
     step: int = 0
 
     def __post_init__(self):
-        self.parameters = [p for p in self.models.trainable().parameters() if p.requires_grad]
-        self.optimizer = self.make_optimizer(self.parameters, self.config.learning_rate)
+        rates = self.config.learning_rate, self.config.critic_learning_rate or self.config.learning_rate
+        learns = [[p for p in module.parameters() if p.requires_grad] for module in self.models.trainable().values()]
+        groups = [{"params": part, "lr": rate} for part, rate in zip(learns, rates, strict=False)]  # policy, critic
+        self.optimizer = self.make_optimizer(groups, self.config.learning_rate)
         # float16 reaches no lower than 6e-8: gradients on their way back are scaled up, and down before the step.
         policy = self.models.policy
         self.scaler = torch.amp.GradScaler(policy.device.type, enabled=policy.dtype == torch.float16)
@@ -40,7 +42,7 @@ class Learner:
             rollouts: B rows in prompt order.
             rewards: [P, G].
         Returns:
-            The last step's ``loss``, ``grad_norm`` and the algorithm's own metrics.
+            The last step's ``loss``, ``grad_norm`` (the policy's) and the algorithm's own metrics.
         Raises:
             TrainingDiverged: if a loss, a gradient or the weights are not finite.
         """
@@ -74,13 +76,18 @@ class Learner:
     def _descend(self, loss: Tensor) -> float:
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
-        grad_norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm))
+        groups = [group["params"] for group in self.optimizer.param_groups]
+        if self.step < self.config.critic_warmup:  # the critic learns alone
+            for weight in groups[0]:
+                weight.grad = None
+        # Each by itself, so that a critic far off does not shorten the policy's step.
+        norms = [float(torch.nn.utils.clip_grad_norm_(group, self.config.max_grad_norm)) for group in groups]
         if not self.scaler.is_enabled() or self.scaler.get_scale() < 1:
-            self._must_be_finite("gradient", grad_norm)
+            self._must_be_finite("gradient", sum(norms))
         self.scaler.step(self.optimizer)  # skips an overflown gradient; the scale is then halved
         self.scaler.update()
-        self._must_be_finite("weights' sum", float(sum(p.detach().sum() for p in self.parameters)))
-        return grad_norm if math.isfinite(grad_norm) else 0.0
+        self._must_be_finite("weights' sum", float(sum(weight.detach().sum() for group in groups for weight in group)))
+        return norms[0] if math.isfinite(norms[0]) else 0.0
 
     def _must_be_finite(self, quantity: str, value: float) -> None:
         if not math.isfinite(value):

@@ -17,6 +17,7 @@ from grpo_teach.settings import SYNONYMS
 from grpo_teach.tasks.tiny import tiny_policy, tiny_tokenizer  # noqa: F401  where they stood once
 
 BASES = Path(__file__).parent / "data"
+CRITICS = ("head", "detached", "lora", "separate")
 
 
 def load_base(task: str = "chain_sum"):
@@ -115,6 +116,7 @@ class Critic(nn.Module):
     """Predicts the return from each token on, in units of reward.
 
     ``kind="head"`` is a linear value head on the policy's own last hidden state, so that both learn one trunk;
+    ``kind="detached"`` is the same head without a way back: its loss leaves the trunk to the policy;
     ``kind="separate"`` is a copy of the policy's trunk with a head of its own: a second model of the same size;
     ``kind="lora"``, for a policy with an adapter, shares the trunk's frozen weights and copies only the adapter.
     The head starts at 0, so that with ``lam=1`` the first advantages are the plain returns.
@@ -124,12 +126,12 @@ class Critic(nn.Module):
     def __init__(self, policy: nn.Module, kind: str = "head"):
         super().__init__()
         kind = SYNONYMS.get(kind, kind)
-        if kind not in ("head", "lora", "separate"):
-            raise InputError(f"critic must be 'head', 'lora' or 'separate', got {kind!r}")
+        if kind not in CRITICS:
+            raise InputError(f"critic must be one of {', '.join(CRITICS)}, got {kind!r}")
         if kind == "lora" and not adapted_layers(policy):
             raise InputError("a critic of kind 'lora' needs a policy with an adapter: method lora or qlora")
-        self.trunk = None
-        if kind != "head":
+        self.trunk, self.detached = None, kind == "detached"
+        if kind in ("lora", "separate"):
             self.trunk = (shared_copy if kind == "lora" else copy.deepcopy)(policy.get_decoder())
         self.head = nn.Linear(policy.config.hidden_size, 1, device=policy.device)
         nn.init.zeros_(self.head.weight)

@@ -111,6 +111,7 @@ def _one_pass(policy, critic, part: Rollouts, temperature: float | None) -> list
         found.append(token_logprobs(head(hidden), part.completion_ids, temperature))
     if critic is not None:
         hidden = hidden if critic.trunk is None else _hidden(critic.trunk, part)
+        hidden = hidden.detach() if critic.detached else hidden
         found.append(critic.head(hidden.to(critic.head.weight.dtype)).squeeze(-1).float())
     return [result.masked_fill(part.mask == 0, 0.0) for result in found]
 

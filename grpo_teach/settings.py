@@ -15,7 +15,7 @@ def setting(default: Any, meaning: str, choices: tuple = (), most: float = math.
     """A field with its meaning, unit and the paper's value; the command line shows the same text.
 
     Args:
-        default: gives the field its type too: whole numbers start at 1, others at 0.
+        default: gives the field its type too: whole numbers start at 1, or at a smaller default; others at 0.
         meaning: what ``--help`` says.
         choices: what is allowed; of a tuple, what each part may be.
         most: the largest value.
@@ -44,18 +44,19 @@ class Checked:
             if isinstance(value, str) and value in SYNONYMS and SYNONYMS[value] in field.metadata["choices"]:
                 object.__setattr__(self, field.name, SYNONYMS[value])
             else:
-                _check(field.name, value, type(field.default), field.metadata)
+                _check(field.name, value, field.default, field.metadata)
 
 
-def _check(name: str, value: Any, kind: type, rules: Mapping[str, Any]) -> None:
+def _check(name: str, value: Any, default: Any, rules: Mapping[str, Any]) -> None:
     choices, above, most, wanted = rules["choices"], rules["above"], rules["most"], None
+    kind, least = type(default), min(1, default) if type(default) is int else 0
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if choices and not all(part in choices for part in (value if kind is tuple else [value])):
         wanted = f"one of {', '.join(map(str, choices))}"
     elif kind is bool and not isinstance(value, bool):
         wanted = "true or false"
-    elif kind is int and not (number and isinstance(value, int) and value >= 1):
-        wanted = "a whole number of at least 1"
+    elif kind is int and not (number and isinstance(value, int) and value >= least):
+        wanted = f"a whole number of at least {least}"
     elif kind is float and not (number and math.isfinite(value) and value >= 0):
         wanted = "a finite number of at least 0"
     elif number and above is not None and not value > above:
@@ -89,7 +90,9 @@ class Settings(Checked):
     )
 
     smallest_group = 1
-    critic = None  # what predicts returns, for an algorithm that needs one: then a setting
+    critic = None  # what predicts returns, for an algorithm that needs one: then these three are settings
+    critic_learning_rate = 0.0
+    critic_warmup = 0
 
     @property
     def uses_reference(self) -> bool:

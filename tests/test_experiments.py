@@ -16,6 +16,7 @@ from grpo_teach.studies import run as experiments
 from grpo_teach.studies.pretrain import pretrain
 from grpo_teach.studies.results import area, difference, ends, interval, winner
 from grpo_teach.studies.run import Unreliable, Variant
+from grpo_teach.studies.search import next_round, planned
 from grpo_teach.tasks.few_problems import FewProblems
 
 STUDIES = experiments.studies()
@@ -52,23 +53,29 @@ def test_every_variant_can_be_built(name):
         assert (BASES / (variant.base or variant.task) / "config.json").exists()
 
 
-@pytest.mark.parametrize("name", [name for name in STUDIES if name.startswith("tuning")])
-def test_every_algorithm_is_tuned_with_as_many_trials_on_seeds_used_nowhere_else(name):
-    trials = [label.split(",")[0] for label in STUDIES[name]["variants"]]
-    assert len(set(trials)) == 6 and {trials.count(method) for method in trials} == {6}
-    used = {seed for other, study in STUDIES.items() if not other.startswith("tuning") for seed in study["seeds"]}
-    assert not used & set(STUDIES[name]["seeds"])
+SEARCHES = [name for name, study in STUDIES.items() if "trials" in study]
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_every_algorithm_has_as_many_trials_on_seeds_and_problems_used_nowhere_else(name):
+    families = [label.rpartition(" ")[0] for label in STUDIES[name]["variants"]]
+    assert len(set(families)) == 6 and {families.count(family) for family in families} == {16}
+    used = {seed for other, study in STUDIES.items() if other not in SEARCHES for seed in study["seeds"]}
+    assert not used & set(STUDIES[name]["seeds"]) and len(STUDIES[name]["seeds"]) >= 4
+    for variant in STUDIES[name]["variants"].values():
+        assert variant.practice and variant.tokens == STUDIES[name.replace("search", "main")]["variants"]["sft"].tokens
+        assert variant.settings["prompts"] * variant.settings["group_size"] == 256
 
 
 @pytest.mark.parametrize("name", [name for name in STUDIES if name.startswith("main")])
 def test_the_main_comparison_uses_each_algorithms_best_trial(name):
-    tuning = STUDIES[name.replace("main", "tuning")]["variants"]
-    trials = ends(name.replace("main", "tuning"))
+    search, trials = STUDIES[name.replace("main", "search")], ends(name.replace("main", "search"))
     for method, variant in STUDIES[name]["variants"].items():
-        mine = [label for label in trials if label.split(",")[0] == method]
-        best = max(mine, key=lambda label: numpy.mean(trials[label]))
-        assert variant.settings == tuning[best].settings, f"{method}: the best trial is {best}"
-        assert (variant.algorithm, variant.task) == (tuning[best].algorithm, tuning[best].task)
+        finalists = [label for label in trials if label.rpartition(" ")[0] == method and len(trials[label]) == 4]
+        best = max(finalists, key=lambda label: numpy.mean(trials[label]))
+        assert variant.settings == search["variants"][best].settings, f"{method}: the best trial is {best}"
+        assert (variant.algorithm, variant.task) == (search["variants"][best].algorithm, search["variants"][best].task)
+        assert 6e-5 < variant.settings["learning_rate"] < 1.7e-3, f"{method}: the best trial is at the edge"
 
 
 def test_a_list_makes_one_variant_for_each_of_its_values(tmp_path, monkeypatch):
@@ -215,13 +222,13 @@ def test_a_record_made_otherwise_is_not_gone_on_with(study):
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_study_is_recorded_whole(name):
-    held = json.loads(RECORDED[name].read_text())
-    variants = {label: dataclasses.asdict(variant) for label, variant in STUDIES[name]["variants"].items()}
+    held, study = json.loads(RECORDED[name].read_text()), STUDIES[name]
     recorded = records.in_todays_words(held["manifest"]["config"]["variants"])
-    assert recorded == json.loads(json.dumps(variants))
-    assert set(held["runs"]) == set(variants)
+    assert {label: Variant(**config) for label, config in recorded.items()} == study["variants"]
+    assert set(held["runs"]) == set(study["variants"]) and not next_round(study, held["runs"])
+    assert sum(map(len, held["runs"].values())) == planned(study)
     for results in held["runs"].values():
-        assert [result["seed"] for result in results] == STUDIES[name]["seeds"]
+        assert [result["seed"] for result in results] == study["seeds"][: len(results)]
         assert all(0 <= result["accuracy"] <= result["pass_at_8"] <= 1 for result in results)
 
 

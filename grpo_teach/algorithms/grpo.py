@@ -48,8 +48,7 @@ def at_level(logprobs, batch, level):
 def update(models, rollouts, rewards, config: GRPO):
     """Yield ``(loss, metrics)`` for each optimizer step on one batch. Rewards [P, G]."""
     # 1 advantages: reward against the group's, the same for every token of a row
-    advantages = group_relative_advantages(rewards, config.scale)
-    advantages = per_token(advantages, rollouts.mask)
+    advantages = per_token(group_relative_advantages(rewards, config.scale), rollouts.mask)
     ref_logprobs = reference_logprobs(models, rollouts, config.temperature, config.beta)
     for rows in minibatches(rollouts, config):
         batch = rollouts[rows]

@@ -26,8 +26,7 @@ class PolicyGradient(Settings):
 def update(models, rollouts, rewards, config: PolicyGradient):
     """Yield ``(loss, metrics)`` for each optimizer step on one batch. Rewards [P, G]."""
     # 1 advantages: reward minus baseline, the same for every token of a row
-    advantages = rewards - rewards.mean() if config.baseline == "mean" else rewards
-    advantages = per_token(advantages, rollouts.mask)
+    advantages = per_token(rewards - rewards.mean() if config.baseline == "mean" else rewards, rollouts.mask)
     for rows in minibatches(rollouts, config):
         batch = rollouts[rows]
         # 2 logprobs [b, T]

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 import torch
 
-from grpo_teach.advantages import gae
+from grpo_teach.advantages import explained_variance, gae, returns_to_go, whitened
 from grpo_teach.algorithms.common import metrics, minibatches, reference_logprobs
 from grpo_teach.losses import aggregate, clipped_policy_loss, kl_k1, value_loss
+from grpo_teach.policy import CRITICS
 from grpo_teach.score import score_with_values, values
 from grpo_teach.settings import Settings, setting
 
@@ -32,7 +33,10 @@ class PPO(Settings):
     kl_coefficient: float = setting(0.0, "beta of the KL reward penalty, reward a nat (InstructGPT: 0.02)")
     value_coefficient: float = setting(0.1, "weight of the value loss (TRL: 0.1)")
     value_clip: float = setting(0.2, "largest useful step of a value, units of reward (TRL: 0.2)")
-    critic: str = setting("head", "value head on the trunk, LoRA, or own model", ("head", "lora", "separate"))
+    whiten: bool = setting(False, "advantages of a batch to mean 0 and variance 1")
+    critic: str = setting("head", "head on the trunk, without its gradient, LoRA, or own model", CRITICS)
+    critic_learning_rate: float = setting(0.0, "the critic's own AdamW step size; 0: the policy's (InstructGPT: 9e-6)")
+    critic_warmup: int = setting(0, "batches from which the critic learns alone, before the policy does")
 
     @property
     def uses_reference(self) -> bool:
@@ -67,6 +71,9 @@ def update(models, rollouts, rewards, config: PPO):
         old_values = values(models.policy, models.critic, rollouts)  # critic
     token_rewards = kl_penalised_rewards(models, rollouts, rewards, config)
     advantages, returns = gae(token_rewards, old_values, rollouts.mask, config.gamma, config.lam)
+    advantages = whitened(advantages, rollouts.mask) if config.whiten else advantages  # critic
+    came = returns_to_go(token_rewards, rollouts.mask, config.gamma)  # critic
+    foreseen = {"explained_variance": explained_variance(old_values, came, rollouts.mask)}  # critic
     for rows in minibatches(rollouts, config):
         batch = rollouts[rows]
         # 2 logprobs [b, T]
@@ -79,4 +86,4 @@ def update(models, rollouts, rewards, config: PPO):
         # 4 aggregate
         loss = aggregate(token_loss, batch.mask, config.aggregation, config.max_new_tokens)
         # 5 metrics
-        yield loss, metrics(logprobs, batch, *clip)
+        yield loss, metrics(logprobs, batch, *clip) | foreseen  # critic

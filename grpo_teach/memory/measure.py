@@ -227,7 +227,7 @@ def run(config, setup: Setup, device: str, meter: Meter) -> dict:
         "critic": held(models.policy, models.critic) - held(models.policy),
         "reference": held(models.policy, models.reference) - held(models.policy),
         "reward_model": held(reward_model),
-        "gradients": storages(parameter.grad for parameter in learner.parameters),
+        "gradients": storages(weight.grad for weight in models.trainable().parameters() if weight.grad is not None),
         "optimizer": storages(t for t in tree_leaves(list(learner.optimizer.state.values())) if torch.is_tensor(t)),
     }
     return {"bytes": stays, "seconds": seconds, "tokens": rollouts.tokens}

@@ -127,7 +127,7 @@ class Setup(Checked):
         return cls(
             shape,
             algorithm=algorithm,
-            critic=config.critic or "none",
+            critic={None: "none", "detached": "head"}.get(config.critic, config.critic),  # it weighs the same
             reference=kept if reference else "none",
             optimizer=optimizer,
             prompt_tokens=prompt_tokens,

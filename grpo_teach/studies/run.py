@@ -26,13 +26,15 @@ from grpo_teach.errors import InputError, TrainingDiverged
 from grpo_teach.evaluate import evaluate
 from grpo_teach.policy import load_base
 from grpo_teach.studies.pretrain import MIXES, pretrain
+from grpo_teach.studies.search import next_round, planned, trials
 from grpo_teach.tasks import TASKS
-from grpo_teach.tasks.few_problems import FewProblems
+from grpo_teach.tasks.few_problems import FewProblems, Practice
 from grpo_teach.train import mixed_groups, train
 
 __all__ = ["Variant", "check", "load_study", "overview", "record", "run", "studies"]
 
-CURVE = ("reward", "length", "entropy", "kl", "mixed_groups", "clip_fraction")
+CURVE = ("reward", "length", "entropy", "kl", "mixed_groups", "clip_fraction", "explained_variance")
+ANSWERS = 2048  # sampled at the end of a run: 8 each to 256 problems, and more where there are not so many
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Variant:
             that thinks more seldom or more often. None leaves it as it is.
         tokens, steps: the run ends when either is reached.
         evaluate_every: steps between evaluations.
+        practice: at the end, ask training problems in place of the held-out ones: for choosing settings.
         wrong_rewards: share of training rewards that are turned round.
         train_problems: how many different problems training may draw; None for no limit.
         also_asked: further tasks to evaluate on at the end, as options by name.
@@ -62,6 +65,7 @@ class Variant:
     tokens: int | None = None
     steps: int | None = None
     evaluate_every: int = 10
+    practice: bool = False
     wrong_rewards: float = 0.0
     train_problems: int | None = None
     also_asked: dict = field(default_factory=dict)
@@ -70,6 +74,7 @@ class Variant:
         """``(policy, tokenizer, task)`` as training finds them."""
         task = TASKS[self.task](**self.options)
         policy, tokenizer = copy.deepcopy(_base(self.base or self.task, self.task, self.thinking))
+        task = Practice(task) if self.practice else task
         return policy, tokenizer, FewProblems(task, self.train_problems) if self.train_problems else task
 
 
@@ -111,19 +116,27 @@ def overview() -> dict[str, dict]:
     for name, study in studies().items():
         path = records.RECORDED / f"{name}.json"
         recorded = json.loads(path.read_text(encoding="utf-8"))["runs"] if path.exists() else {}
-        table[name] = {"question": study["question"], "runs": len(study["variants"]) * len(study["seeds"])}
+        table[name] = {"question": study["question"], "runs": planned(study)}
         table[name]["recorded"] = sum(map(len, recorded.values()))
     return table
 
 
 def studies() -> dict[str, dict]:
-    """Every study by its name: ``question``, ``seeds`` and ``variants``."""
+    """Every study by its name: ``question``, ``seeds`` and ``variants``; a search's ``trials`` too."""
     text = (Path(__file__).parent / "studies.toml").read_text(encoding="utf-8")
-    found = {}
-    for name, common in tomllib.loads(text).items():
+    tables, found = tomllib.loads(text), {}
+    spaces = {name: table["variants"] for name, table in tables.items()}
+    for name, common in tables.items():
         variants, question, seeds = (common.pop(key) for key in ("variants", "question", "seeds"))
+        variants = spaces[variants] if isinstance(variants, str) else variants
         seeds = list(range(seeds)) if isinstance(seeds, int) else seeds
         found[name] = {"question": question, "seeds": seeds, "variants": {}}
+        if rounds := common.pop("trials", None):
+            found[name]["trials"] = rounds
+            for label, space in variants.items():
+                drawn = enumerate(trials(space, rounds[0], f"{name} {label}"))
+                found[name]["variants"] |= {f"{label} {i:02}": _variant({**common, **trial}) for i, trial in drawn}
+            continue
         for label, differs in variants.items():
             lists = {key: values for key, values in differs.items() if isinstance(values, list)}
             for values in itertools.product(*lists.values()):
@@ -142,7 +155,8 @@ def run(variant: Variant, seed: int, progress: bool = False) -> dict:
     """Train one variant with one seed.
 
     Returns:
-        Plain numbers: ``accuracy`` (pass@1) and ``pass_at_8`` on 256 held-out problems with 8 answers each,
+        Plain numbers: ``accuracy`` (pass@1) and ``pass_at_8`` on 256 held-out problems, or all if there are fewer,
+        with 2,048 answers together; ``late``, the mean accuracy of the last three evaluations, this one included;
         ``length`` in tokens, ``entropy`` and ``kl`` in nats a token (means over the last five batches), ``tokens``,
         ``steps``, ``seconds`` of sampling and updates, and the ``curve``: all of these along the way. A run that
         diverged counts as one that answers nothing right.
@@ -160,7 +174,8 @@ def run(variant: Variant, seed: int, progress: bool = False) -> dict:
     ended, at_last = {"accuracy": 0.0, "pass_at_8": 0.0, "diverged": False}, []
     try:
         train(policy, tokenizer, task, algorithm, config, seed=seed, **stop, **watch)
-        last = evaluate(policy, tokenizer, task, 256, samples=8, max_new_tokens=config.max_new_tokens)
+        samples = ANSWERS // len(task.test_set(256))
+        last = evaluate(policy, tokenizer, task, 256, samples=samples, max_new_tokens=config.max_new_tokens)
         at_last = [rows[-1] | {"evaluation": last.as_dict()}]
         ended |= {"accuracy": last.accuracy, "pass_at_8": last.pass_at_k[8]}
         ended |= {"length": last.mean_length, "thinks": last.thinks}
@@ -175,6 +190,7 @@ def run(variant: Variant, seed: int, progress: bool = False) -> dict:
     curve = {name: [_short(before[name]) for before, _ in kept] for name in ("tokens", "seconds")}
     curve |= {name: [_short(row.get(name, 0.0)) for _, row in kept] for name in CURVE}
     curve["accuracy"] = [_short(row["evaluation"]["accuracy"]) for _, row in kept]
+    ended["late"] = 0.0 if ended["diverged"] else float(numpy.mean(curve["accuracy"][-3:]))
     ended |= {name: sum(row[name] for row in rows[-5:]) / max(1, len(rows[-5:])) for name in ("entropy", "kl")}
     ended |= {"tokens": spent[-1]["tokens"], "steps": len(rows), "seconds": spent[-1]["seconds"]}
     return {"seed": seed} | {name: _short(value) for name, value in ended.items()} | {"curve": curve}
@@ -208,16 +224,16 @@ def record(name: str, out: Path | None = None, workers: int = 2, progress: bool 
     about |= {"threads": 1, "workers": workers}
     # Seeds may be added later, and code that came after the first run is checked by repeating one of the old.
     about, runs = records.resumed(path, about, {label: [] for label in variants}, may_differ=["seed"])
-    done = {(label, result["seed"]) for label, results in runs.items() for result in results}
-    todo = [(label, seed) for seed in about["seed"] for label in variants if (label, seed) not in done]
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, spawn) as pool, records.bar(name, "run", len(todo), 0, progress) as bar:
-        jobs = {pool.submit(_job, study["variants"][label], seed): label for label, seed in todo}
+    spawn, done = multiprocessing.get_context("spawn"), sum(map(len, runs.values()))
+    bar = records.bar(name, "run", planned(study), done, progress)
+    with ProcessPoolExecutor(workers, spawn) as pool, bar:
         try:
-            for job in as_completed(jobs):
-                runs[jobs[job]] = sorted([*runs[jobs[job]], job.result()], key=lambda result: result["seed"])
-                records.write_json(path, {"manifest": about, "runs": runs}, indent=None)
-                bar.update()
+            while todo := next_round(study, runs):
+                jobs = {pool.submit(_job, study["variants"][label], seed): label for label, seed in todo}
+                for job in as_completed(jobs):
+                    runs[jobs[job]] = sorted([*runs[jobs[job]], job.result()], key=lambda result: result["seed"])
+                    records.write_json(path, {"manifest": about, "runs": runs}, indent=None)
+                    bar.update()
         except BaseException:  # Ctrl-C too: what runs now is lost, what has ended is kept
             pool.shutdown(cancel_futures=True)
             raise

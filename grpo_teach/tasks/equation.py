@@ -7,6 +7,7 @@ sum's last digit, and ``=`` if that is the one asked for. Only the answer is rew
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -36,6 +37,10 @@ class Equation(Task):
         a, b, x = (int(torch.randint(low, 10, (1,), generator=generator)) for low in (1, 0, 0))
         return Problem(f"{a}x+{b}={(a * x + b) % 10};", str(x))
 
+    def test_set(self, n: int) -> list[Problem]:
+        """The held-out equations, each once and always in the same order: there are 64, and no more to ask."""
+        return _held_out()[:n]
+
     def right(self, completion: str, problem: Problem) -> float:
         """1.0 for a digit that solves the equation, the one that was drawn or another, else 0.0."""
         a, b, t = _coefficients(problem)
@@ -59,3 +64,9 @@ class Equation(Task):
             if result == t:
                 return f"<think>{tries}</think>{x}"
         return f"<think>{tries}</think>{patience % 10}"
+
+
+@functools.cache
+def _held_out() -> list[Problem]:
+    drawn = Task.test_set(Equation(), 2000)  # enough to meet every one of them
+    return list({problem.prompt: problem for problem in reversed(drawn)}.values())[::-1]

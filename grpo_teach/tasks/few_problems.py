@@ -1,4 +1,4 @@
-"""A task whose training problems are few: how much does variety matter?"""
+"""Another task with other problems: few to train on, or a test that spares the held-out ones."""
 
 from __future__ import annotations
 
@@ -30,3 +30,21 @@ class FewProblems(Task):
         if split == "test":
             return self.task.sample(n, generator, split)
         return [self.pool[i] for i in torch.randint(len(self.pool), (n,), generator=generator).tolist()]
+
+
+class Practice(Task):
+    """Another task, tested on its training problems: to choose settings by, so that the held-out ones stay unseen.
+
+    Args:
+        task: the other task.
+    """
+
+    def __init__(self, task: Task):
+        self.task, self.right, self.max_new_tokens = task, task.right, task.max_new_tokens
+
+    def __repr__(self) -> str:
+        return f"Practice({self.task!r})"
+
+    def sample(self, n: int, generator: torch.Generator, split: str = "train") -> list[Problem]:
+        """Draw n training problems, whatever split is asked for."""
+        return self.task.sample(n, generator)
