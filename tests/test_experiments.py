@@ -14,7 +14,7 @@ from grpo_teach import ALGORITHMS, TASKS, InputError, evaluate, records
 from grpo_teach.policy import BASES
 from grpo_teach.studies import run as experiments
 from grpo_teach.studies.pretrain import pretrain
-from grpo_teach.studies.results import area, difference, ends, interval, winner
+from grpo_teach.studies.results import area, ends
 from grpo_teach.studies.run import Unreliable, Variant
 from grpo_teach.studies.search import next_round, planned
 from grpo_teach.tasks.few_problems import FewProblems
@@ -239,40 +239,9 @@ def test_one_seed_of_the_main_comparison_repeats():
     assert result["same"] if result["same_machine"] else low <= result["accuracy"] <= high
 
 
-# Statistics -------------------------------------------------------------------------------------------------------
-
-
-def test_the_bootstrap_of_two_values_is_the_binomial():
-    # Means of two draws from {0, 1}: 0, 0.5 and 1 with chances 1/4, 1/2, 1/4; so 95% needs all of [0, 1].
-    assert interval([0.0, 1.0]) == (0.0, 1.0)
-
-
-def test_the_bootstrap_is_near_the_normal_interval_for_many_values():
-    values = numpy.random.default_rng(1).normal(3.0, 2.0, 400)
-    low, high = interval(values)
-    half = 1.96 * values.std(ddof=1) / 20
-    assert low == pytest.approx(values.mean() - half, abs=0.15 * half)
-    assert high == pytest.approx(values.mean() + half, abs=0.15 * half)
-
-
-def test_equal_values_have_an_interval_of_no_width():
-    assert interval([0.7] * 5) == pytest.approx((0.7, 0.7))
-
-
-def test_a_difference_is_after_minus_before_with_its_interval():
-    assert difference([0.2, 0.2], [0.5, 0.5, 0.5]) == pytest.approx((0.3, 0.3, 0.3))
-    gap, low, high = difference([0.0, 1.0], [2.0, 4.0])
-    assert (gap, low, high) == (2.5, 1.0, 4.0)  # all 16 pairs of means lie in [2 - 1, 4 - 0]
-
-
 def test_the_area_is_the_mean_height():
     ramp = {"tokens": [0, 100], "accuracy": [0.0, 1.0], "seconds": [0, 1]}
     assert area(ramp, 100) == pytest.approx(0.5)
     assert area(ramp, 200) == pytest.approx(0.75)  # the last accuracy is held
     assert area(ramp, 1, against="seconds") == pytest.approx(0.5)
     assert area({"tokens": [0, 50, 100], "accuracy": [0.4] * 3}, 100) == pytest.approx(0.4)
-
-
-def test_a_winner_leads_by_more_than_chance():
-    assert winner({"low": [0.1, 0.2, 0.1], "high": [0.8, 0.9, 0.85], "middle": [0.5, 0.4, 0.45]}) == "high"
-    assert winner({"a": [0.1, 0.9, 0.5], "b": [0.2, 0.9, 0.6]}) is None

@@ -1,13 +1,17 @@
-"""Reading recorded studies: how runs ended, their curves on one grid, means and intervals over seeds."""
+"""Reading recorded studies: how runs ended, their curves on one grid, and what may be said of means over seeds."""
 
 from __future__ import annotations
+
+import math
 
 import numpy
 from scipy import integrate, stats
 
 from grpo_teach import records
+from grpo_teach.errors import InputError
 
-__all__ = ["area", "against_steps", "difference", "ends", "first_reached", "interval", "mean", "on_grid", "winner"]
+__all__ = ["against_steps", "area", "contrasts", "difference", "ends", "first_reached", "holm", "interval", "mean"]
+__all__ += ["on_grid", "p_value", "winner"]
 
 
 def ends(name: str, quantity: str = "accuracy") -> dict[str, list[float]]:
@@ -21,38 +25,91 @@ def mean(values) -> float:
     return float(numpy.mean(values))
 
 
-def interval(values, statistic=numpy.mean):
-    """95% bootstrap interval of a statistic over seeds (percentile method, 9999 resamples).
+def interval(values):
+    """95% interval of the mean over seeds, by Student's t: ``mean ± t(n - 1) * s / sqrt(n)``.
 
-    It speaks of new seeds on the same problems, and with ten values it is a little too narrow.
+    Had the ten seeds been ten others, an interval made so would hold the true mean 19 times in 20. It does not say
+    where another seed, or the mean of ten others, would lie. It supposes that means are about normal: where a run in
+    ten collapses it covers less.
 
     Args:
         values: one number a seed, or [seeds, points].
-        statistic: with an ``axis``, as numpy's have.
     Returns:
         ``(low, high)``: numbers, or arrays of [points].
+    Raises:
+        InputError: for a single seed.
     """
-    random = numpy.random.default_rng(0)
-    found = stats.bootstrap((numpy.asarray(values),), statistic, axis=0, method="percentile", rng=random)
-    low, high = found.confidence_interval
-    return (float(low), float(high)) if numpy.ndim(low) == 0 else (low, high)
+    values = numpy.asarray(values, dtype=float)
+    if len(values) < 2:
+        raise InputError("an interval needs at least two seeds")
+    centre, n = values.mean(axis=0), len(values)
+    reach = stats.t.ppf(0.975, n - 1) * values.std(axis=0, ddof=1) / math.sqrt(n)
+    low, high = centre - reach, centre + reach
+    return (float(low), float(high)) if values.ndim == 1 else (low, high)
 
 
-def difference(before, after) -> tuple[float, float, float]:
-    """``mean(after) - mean(before)`` over seeds, and its 95% bootstrap interval, as ``(difference, low, high)``."""
+def difference(before, after, paired: bool = False) -> tuple[float, float, float]:
+    """``mean(after) - mean(before)`` over seeds, and its 95% interval, as ``(difference, low, high)``.
+
+    Args:
+        before, after: one number a seed.
+        paired: the runs share their seeds and differ in one thing: Student's t of the differences. Otherwise Welch's
+            t, which lets the two spread differently.
+    """
+    gap = mean(after) - mean(before)
+    spread = [numpy.subtract(after, before)] if paired else [before, after]
+    if all(numpy.ptp(part) < 1e-12 for part in spread):  # t would divide by 0
+        return gap, gap, gap
+    test = stats.ttest_rel(after, before) if paired else stats.ttest_ind(after, before, equal_var=False)
+    low, high = test.confidence_interval(0.95)
+    return gap, float(low), float(high)
+
+
+def p_value(before, after, paired: bool = False) -> float:
+    """How often would chance alone make the two means differ as much? An exact permutation test, two-sided.
+
+    If the two were the same, every way to deal the numbers out (for pairs: every choice of signs) would be equally
+    likely. All are counted up to 200,000, which is enough for 10 against 10 and for 17 pairs; beyond that so many are
+    drawn. It supposes no shape of the numbers, and so holds where runs collapse now and then.
+
+    Args:
+        before, after, paired: as :func:`difference` takes them.
+    Source: Fisher (1935); Phipson & Smyth (2010) for the drawn ones.
+    """
 
     def gap(a, b, axis):
         return numpy.mean(b, axis=axis) - numpy.mean(a, axis=axis)
 
-    random = numpy.random.default_rng(0)
-    found = stats.bootstrap((before, after), gap, method="percentile", rng=random).confidence_interval
-    return float(gap(before, after, 0)), float(found.low), float(found.high)
+    how = {"permutation_type": "samples" if paired else "independent", "n_resamples": 200_000, "rng": 0}
+    return float(stats.permutation_test((before, after), gap, vectorized=True, **how).pvalue)
+
+
+def holm(p_values: dict[str, float]) -> dict[str, float]:
+    """The p values of one table, raised so that all of them together are wrong in one table of twenty at the most.
+
+    The smallest of m is multiplied by m, the next by m - 1, and so on; none falls below one that was smaller.
+
+    Source: Holm (1979).
+    """
+    raised, highest = {}, 0.0
+    for i, label in enumerate(sorted(p_values, key=p_values.get)):
+        raised[label] = highest = max(highest, min(1.0, (len(p_values) - i) * p_values[label]))
+    return {label: raised[label] for label in p_values}
+
+
+def contrasts(found: dict[str, list[float]], reference: str, paired: bool = False) -> dict[str, dict[str, float]]:
+    """Every other variant against one: ``gap``, ``low``, ``high``, ``p``, and ``holm``, the p of this whole table."""
+    others = [label for label in found if label != reference]
+    p = {label: p_value(found[reference], found[label], paired) for label in others}
+    gaps = {label: difference(found[reference], found[label], paired) for label in others}
+    names, raised = ("gap", "low", "high", "p", "holm"), holm(p)
+    return {label: dict(zip(names, (*gaps[label], p[label], raised[label]), strict=True)) for label in others}
 
 
 def winner(found: dict[str, list[float]]) -> str | None:
-    """The label with the highest mean; None if its lead over the second highest may be chance."""
-    second, first = sorted(found, key=lambda label: mean(found[label]))[-2:]
-    return first if difference(found[second], found[first])[1] > 0 else None
+    """The label with the highest mean; None if its lead over any other may be chance: Holm's p of 5% or more."""
+    best = max(found, key=lambda label: mean(found[label]))
+    return best if all(row["holm"] < 0.05 for row in contrasts(found, best).values()) else None
 
 
 def on_grid(results: list[dict], quantity: str = "accuracy", against: str = "tokens", points: int = 41):
