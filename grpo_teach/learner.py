@@ -77,9 +77,8 @@ class Learner:
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
         groups = [group["params"] for group in self.optimizer.param_groups]
-        if self.step < self.config.critic_warmup:  # the critic learns alone
-            for weight in groups[0]:
-                weight.grad = None
+        for weight in groups[0] if self.step < self.config.critic_warmup else []:
+            weight.grad = None  # the critic learns alone
         # Each by itself, so that a critic far off does not shorten the policy's step.
         norms = [float(torch.nn.utils.clip_grad_norm_(group, self.config.max_grad_norm)) for group in groups]
         if not self.scaler.is_enabled() or self.scaler.get_scale() < 1:

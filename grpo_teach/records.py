@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -150,31 +150,6 @@ def in_todays_words(config):
     if isinstance(config, dict):
         return {k: SYNONYMS.get(v, v) if k == "critic" else in_todays_words(v) for k, v in config.items()}
     return config
-
-
-def resumed(path: Path | None, about: dict, runs, may_differ: Collection[str] = ()) -> tuple[dict, object]:
-    """Manifest and runs of the record that a file holds, to be gone on with; the given ones if there is no file.
-
-    Args:
-        path: of the record; None for none.
-        about: the manifest of what is asked now.
-        runs: of a new record, empty.
-        may_differ: keys of the manifest that need not be the same, beside the commit, which stays that of the
-            first run.
-    Raises:
-        InputError: if the record was made with other settings or versions or on another device.
-    """
-    if not path or not path.exists():
-        return about, runs
-    held = json.loads(path.read_text(encoding="utf-8"))
-    there, here = (in_todays_words(manifest) for manifest in (held["manifest"], json.loads(json.dumps(about))))
-    fixed, settings = here.keys() - {"commit", "config", *may_differ}, here["config"].keys() | there["config"].keys()
-    differing = sorted(key for key in fixed if there.get(key) != here[key])
-    inner = sorted(key for key in settings if there["config"].get(key) != here["config"].get(key))
-    differing += [f"config ({', '.join(inner)})"] if inner else []
-    if differing:
-        raise InputError(f"{path} was made with another {', '.join(differing)}: move it away to record anew")
-    return about | {"commit": held["manifest"]["commit"]}, held["runs"]
 
 
 def bar(name: str, unit: str, total: int | None, done: int = 0, progress: bool = True) -> tqdm:

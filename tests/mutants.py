@@ -36,13 +36,14 @@ TESTS = Path(__file__).parent
 PACKAGE = TESTS.parent / "grpo_teach"
 NOTES = TESTS / "mutants.json"
 MATHEMATICS = ["losses", "aggregate", "advantages", "exact", "exact_world", "rollout", "algorithms", "settings"]
-MATHEMATICS += ["restated", "shapes"]
+MATHEMATICS += ["critic", "restated", "shapes"]
 FIRST = {  # what fails soonest, by the mutated file's folder or name
     "losses": ["losses", "aggregate", "shapes"],
-    "advantages": ["advantages"],
+    "advantages": ["advantages", "critic"],
     "rollout": ["shapes", "rollout"],
-    "score": ["shapes", "rollout"],
-    "algorithms": ["shapes", "settings", "algorithms", "restated"],
+    "score": ["shapes", "critic", "rollout"],
+    "learner": ["critic"],
+    "algorithms": ["shapes", "settings", "algorithms", "critic", "restated"],
     "studies": ["exact_world", "exact"],
 }
 SECONDS = 60  # of processor time: a mutant that takes longer hangs, and has been noticed

@@ -38,6 +38,14 @@ ADVANTAGES = [
     ("values = torch.where(real, values.detach(), 0.0)", "values = values.detach()"),
     ("values = torch.where(real, values.detach(), 0.0)", "values = torch.where(real, values, 0.0)"),
     ("rewards = torch.where(real, rewards.detach(), 0.0)", "rewards = rewards.detach()"),
+    ("(known.var() + eps).rsqrt()", "(known.std() + eps).rsqrt()"),
+    ("(known.var() + eps).rsqrt()", "(known.var(correction=0) + eps).rsqrt()"),
+    ("known = advantages.detach()[real]", "known = advantages.detach()"),
+    ("(advantages.detach() - known.mean())", "advantages.detach()"),
+    ("(returns - values)[real].var()", "(returns - values)[real].square().mean()"),
+    ("(returns - values)[real].var() / spread", "(returns - values).var() / spread"),
+    ("float(1 - (returns", "float((returns"),
+    ("if spread > 0 else 0.0", "if spread > 0 else 1.0"),
 ]
 
 LOSSES = [
@@ -125,6 +133,8 @@ ROLLOUT = [
 
 MASKED = "[result.masked_fill(part.mask == 0, 0.0) for result in found]"
 SCORE = [
+    ("hidden.detach() if critic.detached else hidden", "hidden"),
+    ("hidden.detach() if critic.detached else hidden", "hidden.detach()"),
     ("[rollouts.prompt_mask, rollouts.prompt_ids,", "[rollouts.prompt_mask,"),
     ("rollouts.prompt_ids, rollouts.completion_ids, rollouts.lengths", "rollouts.prompt_ids, rollouts.lengths"),
     ("whole[which] for whole in found", "x[which if i else which.flip(0)] for i, x in enumerate(found)"),
@@ -200,6 +210,16 @@ PPO = [
     ("+ config.value_coefficient * critic_loss", "+ critic_loss"),
     ("+ config.value_coefficient * critic_loss", "- config.value_coefficient * critic_loss"),
     ("return self.kl_coefficient > 0", "return False"),
+    ("if config.whiten else advantages", "if not config.whiten else advantages"),
+    ("explained_variance(old_values, came", "explained_variance(old_values, returns"),
+    ("returns_to_go(token_rewards, rollouts.mask, config.gamma)", "returns_to_go(token_rewards, rollouts.mask)"),
+]
+
+LEARNER = [
+    ("self.config.critic_learning_rate or self.config.learning_rate", "self.config.learning_rate"),
+    ("self.step < self.config.critic_warmup", "self.step <= self.config.critic_warmup"),
+    ("weight.grad = None", "pass"),
+    ("for group in groups]\n        if", "for group in [sum(groups, [])]]\n        if"),
 ]
 
 GRPO = [
@@ -253,6 +273,7 @@ FILES = {
     "losses.py": LOSSES,
     "rollout.py": ROLLOUT,
     "score.py": SCORE,
+    "learner.py": LEARNER,
     "algorithms/common.py": COMMON,
     "algorithms/sft.py": SFT,
     "algorithms/policy_gradient.py": POLICY_GRADIENT,

@@ -21,6 +21,7 @@ from grpo_teach.records import (
     restore_random_states,
     save_checkpoint,
 )
+from grpo_teach.studies.resume import resumed
 
 STATE = {"step": 3, "weights": torch.arange(5000.0), "history": [{"reward": 0.5}]}
 
@@ -188,16 +189,16 @@ def held(path, **changed):
 
 
 def test_a_record_is_gone_on_with_and_keeps_its_first_commit(tmp_path):
-    assert records.resumed(None, ABOUT, []) == (ABOUT, [])
-    assert records.resumed(tmp_path / "none.json", ABOUT, {}) == (ABOUT, {})
-    assert records.resumed(held(tmp_path / "a.json"), ABOUT, []) == (ABOUT | {"commit": "old"}, ["kept"])
-    more = records.resumed(held(tmp_path / "a.json", seed=[0]), ABOUT, [], may_differ=["seed"])
+    assert resumed(None, ABOUT, []) == (ABOUT, [])
+    assert resumed(tmp_path / "none.json", ABOUT, {}) == (ABOUT, {})
+    assert resumed(held(tmp_path / "a.json"), ABOUT, []) == (ABOUT | {"commit": "old"}, ["kept"])
+    more = resumed(held(tmp_path / "a.json", seed=[0]), ABOUT, [], may_differ=["seed"])
     assert more == (ABOUT | {"commit": "old"}, ["kept"])
 
 
 def test_a_value_head_by_its_older_name_is_the_same_record(tmp_path):
     older = held(tmp_path / "a.json", config={"steps": 3, "critic": "shared"})
-    assert records.resumed(older, ABOUT, [])[1] == ["kept"]
+    assert resumed(older, ABOUT, [])[1] == ["kept"]
     nested = {"variants": {"ppo": {"settings": {"critic": "shared", "name": "shared"}}}}
     assert records.in_todays_words(nested) == {"variants": {"ppo": {"settings": {"critic": "head", "name": "shared"}}}}
 
@@ -215,7 +216,7 @@ def test_a_record_made_otherwise_is_refused_by_what_differs(tmp_path, changed, n
     path = held(tmp_path / "a.json", **changed)
     before = path.read_text()
     with pytest.raises(InputError, match=named):
-        records.resumed(path, ABOUT, [])
+        resumed(path, ABOUT, [])
     assert path.read_text() == before
 
 

@@ -20,6 +20,7 @@ from grpo_teach.large import model_config
 from grpo_teach.memory.ledger import predict
 from grpo_teach.memory.measure import measure_apart
 from grpo_teach.memory.setup import Setup, Shape
+from grpo_teach.studies.resume import resumed
 
 __all__ = ["CONFIGS", "GRIDS", "beside", "config_of", "plain", "record", "setup_in"]
 
@@ -92,7 +93,7 @@ def record(
     Raises:
         InputError: if the file was made on another device or with other versions.
     """
-    about, rows = records.resumed(out, records.manifest({"grid": name}, [0]), [])
+    about, rows = resumed(out, records.manifest({"grid": name}, [0]), [])
     done = [(row["model"], row["setup"], row["cap"]) for row in rows]
     for model, different in GRIDS[name]:
         setup = setup_in(model, different)

@@ -26,6 +26,7 @@ from grpo_teach.errors import InputError, TrainingDiverged
 from grpo_teach.evaluate import evaluate
 from grpo_teach.policy import load_base
 from grpo_teach.studies.pretrain import MIXES, pretrain
+from grpo_teach.studies.resume import resumed
 from grpo_teach.studies.search import next_round, planned, trials
 from grpo_teach.tasks import TASKS
 from grpo_teach.tasks.few_problems import FewProblems, Practice
@@ -223,7 +224,7 @@ def record(name: str, out: Path | None = None, workers: int = 2, progress: bool 
     about = records.manifest({"question": study["question"], "variants": variants}, study["seeds"])
     about |= {"threads": 1, "workers": workers}
     # Seeds may be added later, and code that came after the first run is checked by repeating one of the old.
-    about, runs = records.resumed(path, about, {label: [] for label in variants}, may_differ=["seed"])
+    about, runs = resumed(path, about, {label: [] for label in variants}, may_differ=["seed"])
     spawn, done = multiprocessing.get_context("spawn"), sum(map(len, runs.values()))
     bar = records.bar(name, "run", planned(study), done, progress)
     with ProcessPoolExecutor(workers, spawn) as pool, bar:

@@ -4,8 +4,6 @@
 ``<think>7+5=2;2+8=0;0+3=3;3+9=2;</think>2``. Only the answer is rewarded.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
@@ -20,35 +18,21 @@ class ChainSum(Task):
 
     Attributes:
         addends: lengths to draw from, uniformly; one number is accepted too.
-        held_out: lengths never drawn for training; :meth:`held_out_task` asks them.
     Raises:
-        InputError: if a length is below 2, or none is left to draw.
+        InputError: if a length is below 2, or there is none.
     """
 
     addends: tuple[int, ...] | int = 5
-    held_out: tuple[int, ...] = ()
 
     def __post_init__(self):
         lengths = (self.addends,) if isinstance(self.addends, int) else tuple(self.addends)
         object.__setattr__(self, "addends", lengths)
-        if any(n < 2 for n in (*lengths, *self.held_out)):
-            raise InputError(f"a chain sum needs at least 2 addends, got {min(*lengths, *self.held_out, 2)}")
-        if not self._drawn:
-            raise InputError("every number of addends is held out: none is left to train on")
-
-    @property
-    def _drawn(self) -> list[int]:
-        return [n for n in self.addends if n not in self.held_out]
-
-    def held_out_task(self) -> ChainSum:
-        """The same task over the held-out lengths alone."""
-        if not self.held_out:
-            raise InputError("this task holds out no lengths")
-        return ChainSum(self.held_out)
+        if min(lengths, default=0) < 2:
+            raise InputError(f"a chain sum needs at least 2 addends, got addends={lengths}")
 
     def draw(self, generator: torch.Generator) -> Problem:
         """A length, then its digits, each uniformly."""
-        length = self._drawn[int(torch.randint(len(self._drawn), (1,), generator=generator))]
+        length = self.addends[int(torch.randint(len(self.addends), (1,), generator=generator))]
         digits = torch.randint(10, (length,), generator=generator).tolist()
         return Problem("+".join(map(str, digits)) + "=", str(sum(digits) % 10))
 
