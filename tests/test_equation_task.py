@@ -1,6 +1,7 @@
 """The equation task: every solution counts and nothing else does; demonstrations search as they say."""
 
 import re
+import zlib
 
 import pytest
 import torch
@@ -100,3 +101,13 @@ def test_all_of_it_can_be_written_and_fits():
 def test_guesses_are_digits_at_random():
     guesses = TASK.guess(TASK.sample(1000, generator()), generator())
     assert set(guesses) == set("0123456789")
+
+
+def test_every_held_out_equation_is_asked_once():
+    asked = [problem.prompt for problem in TASK.test_set(256)]
+    every = {f"{a}x+{b}={(a * x + b) % 10};" for a in range(1, 10) for b in range(10) for x in range(10)}
+    held_out = {prompt for prompt in every if zlib.crc32(prompt.encode()) % 10 == 0}
+    assert len(asked) == len(set(asked)) and set(asked) == held_out
+    assert TASK.test_set(20) == TASK.test_set(256)[:20]
+    drawn = {problem.prompt for problem in TASK.sample(12_000, torch.Generator().manual_seed(0))}
+    assert drawn == every - held_out
