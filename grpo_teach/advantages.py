@@ -146,7 +146,7 @@ def whitened(advantages: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
         eps: keeps a batch of equal advantages at 0; in squared units of the advantages.
     Returns:
         [B, T], detached; 0 where ``mask`` is 0.
-    Source: "The N Implementation Details of RLHF with PPO" (Huang et al., 2023); book Eq. (4.9).
+    Source: OpenAI's lm-human-preferences (arXiv 1909.08593), in code; book Eq. (4.9).
     """
     real = mask.bool()
     known = advantages.detach()[real]

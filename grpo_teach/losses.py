@@ -128,7 +128,7 @@ def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip: float 
         [B, T].
     Raises:
         ValueError: unless all have one shape.
-    Source: OpenAI baselines' PPO2, as used by InstructGPT (arXiv 2203.02155); book Eq. (4.6).
+    Source: OpenAI's ``ppo2`` in baselines, and lm-human-preferences (arXiv 1909.08593); book Eq. (4.6).
     """
     _one_shape(values=values, old_values=old_values, returns=returns)
     old_values, returns = old_values.detach(), returns.detach()
@@ -152,7 +152,9 @@ def kl_k1(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
 
 
 def kl_k2(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
-    """Half the squared log-ratio: biased in value, but its gradient on-policy is that of the KL.
+    """Half the squared log-ratio: biased in value, but on-policy its mean gradient at a prefix is that of the KL there.
+
+    How often the policy visits each prefix is not differentiated: for a whole completion it is a part of the gradient.
 
     ``k2 = (logprobs - ref_logprobs)^2 / 2``.
 

@@ -81,7 +81,7 @@ class Settings(Checked):
     temperature: float = setting(1.0, "of sampling and scoring, dimensionless (R1: 1)", above=0)
     learning_rate: float = setting(5e-4, "AdamW step size, dimensionless (DeepSeekMath: 1e-6, R1: 3e-6)", above=0)
     max_grad_norm: float = setting(1.0, "the gradient's norm is cut to this (no paper states it)", above=0)
-    epochs: int = setting(1, "passes over each batch (DeepSeekMath: 1; PPO for language models: 4)")
+    epochs: int = setting(1, "passes over each batch (DeepSeekMath: 1, lm-human-preferences: 4)")
     minibatches: int = setting(1, "optimizer steps a pass (DeepSeekMath: 1)")
     aggregation: str = setting(
         "token_mean",

@@ -4,7 +4,9 @@ r"""Vanilla policy gradient (REINFORCE), with no baseline or the batch mean.
     \nabla_\theta J(\theta) = \mathbb{E}\Big[\sum_t \nabla_\theta \log \pi_\theta(o_t \mid q, o_{<t})\,(R - b)\Big]
 
 Book Eq. (3.3). Source: Williams (1992); DeepSeekMath (arXiv 2402.03300) Eq. (5) with gradient coefficient R - b.
-Departs from the textbook in one point: the sum over tokens is divided by a constant of the batch (``aggregate``).
+Departs from the textbook in one point: the sum over tokens is divided (``aggregate``), by default by the number of
+tokens that were sampled. That number is random, so it tilts the gradient a little towards batches of short answers;
+``aggregation="fixed_length"`` divides by a constant.
 """
 
 from dataclasses import dataclass

@@ -6,7 +6,10 @@ r"""Proximal policy optimisation for language models: ratio, clip, critic, and K
     \quad r_t = -\beta \log\frac{\pi_\text{old}}{\pi_\text{ref}} + R\,[t = T]
 
 Book Eq. (4.3) to (4.8). Sources: PPO (arXiv 1707.06347) Eq. (7); DeepSeekMath (arXiv 2402.03300) Eq. (1) and (2).
-Departs from the paper in one point: no entropy bonus, as is usual for language models.
+Departs from them in five points: no entropy bonus; the value's step is clipped as well, and advantages may be whitened
+(both from OpenAI's lm-human-preferences, arXiv 1909.08593); the KL penalty has pi_old where DeepSeekMath's Eq. (2) has
+pi_theta, the same number when the batch is sampled; and by default all tokens weigh the same
+(``aggregation="token_mean"``), where Eq. (1) has 1/abs(o).
 Lines marked ``# critic`` are there for the critic alone; a diff with a neighbour may leave them out.
 """
 
@@ -31,11 +34,11 @@ class PPO(Settings):
     gamma: float = setting(1.0, "discount a token (InstructGPT: 1)", most=1.0)
     lam: float = setting(0.95, "GAE's decay a token (PPO: 0.95)", most=1.0)
     kl_coefficient: float = setting(0.0, "beta of the KL reward penalty, reward a nat (InstructGPT: 0.02)")
-    value_coefficient: float = setting(0.1, "weight of the value loss (TRL: 0.1)")
-    value_clip: float = setting(0.2, "largest useful step of a value, units of reward (TRL: 0.2)")
-    whiten: bool = setting(False, "advantages of a batch to mean 0 and variance 1")
+    value_coefficient: float = setting(0.1, "weight of the value loss (lm-human-preferences: 0.1)")
+    value_clip: float = setting(0.2, "largest useful step of a value, units of reward (lm-human-preferences: 0.2)")
+    whiten: bool = setting(False, "advantages of a batch to mean 0 and variance 1 (lm-human-preferences: yes)")
     critic: str = setting("head", "head on the trunk, without its gradient, LoRA, or own model", CRITICS)
-    critic_learning_rate: float = setting(0.0, "the critic's own AdamW step size; 0: the policy's (InstructGPT: 9e-6)")
+    critic_learning_rate: float = setting(0.0, "the critic's own AdamW step size, dimensionless; 0: the policy's")
     critic_warmup: int = setting(0, "batches from which the critic learns alone, before the policy does")
 
     @property

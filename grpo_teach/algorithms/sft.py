@@ -5,7 +5,8 @@ r"""Supervised fine-tuning, on demonstrations or on the policy's own right answe
     \quad R_k \in \{0, 1\}
 
 Book Eq. (2.1). Source: DeepSeekMath (arXiv 2402.03300) Eq. (6) for SFT and Eq. (10) for rejection sampling.
-Departs from the paper in one point: the policy that samples is the current one at every step (online RFT).
+Departs from the paper in two points: the policy that samples is the current one at every step (online RFT), and by
+default all accepted tokens weigh the same (``aggregation="token_mean"``), where the paper has 1/abs(o).
 """
 
 from dataclasses import dataclass
