@@ -14,7 +14,7 @@ from grpo_teach import ALGORITHMS, TASKS, InputError, evaluate, records
 from grpo_teach.policy import BASES
 from grpo_teach.studies import run as experiments
 from grpo_teach.studies.pretrain import pretrain
-from grpo_teach.studies.results import area, ends
+from grpo_teach.studies.results import area, ends, on_grid
 from grpo_teach.studies.run import Unreliable, Variant
 from grpo_teach.studies.search import next_round, planned
 from grpo_teach.tasks.few_problems import FewProblems
@@ -255,6 +255,15 @@ def test_every_study_is_recorded_whole(name):
 def test_one_seed_of_the_main_comparison_repeats():
     result = experiments.check("main_chain_sum", seed=3)
     assert result["same"] or not result["same_machine"]  # elsewhere it is another run
+
+
+def test_on_a_grid_curves_are_read_off_at_the_same_places_and_a_run_that_has_ended_keeps_its_last_value():
+    short = {"curve": {"tokens": [0, 100], "accuracy": [0.0, 0.5]}}
+    long = {"curve": {"tokens": [0, 100, 200], "accuracy": [0.2, 0.4, 0.8]}}
+    x, values = on_grid([short, long], points=5)
+    assert x.tolist() == [0, 50, 100, 150, 200]
+    assert values[0].tolist() == pytest.approx([0, 0.25, 0.5, 0.5, 0.5])
+    assert values[1].tolist() == pytest.approx([0.2, 0.3, 0.4, 0.6, 0.8])
 
 
 def test_the_area_is_the_mean_height():

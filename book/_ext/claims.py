@@ -10,7 +10,7 @@ from sphinx.util.docutils import SphinxDirective
 from grpo_teach.large import model_config
 from grpo_teach.memory import Setup, Shape, predict
 from grpo_teach.records import load_record
-from grpo_teach.studies.results import area, difference, ends, interval, mean
+from grpo_teach.studies.results import area, contrasts, difference, ends, interval, mean, p_value
 
 VERDICTS = ("supported", "supported under conditions", "not supported", "wrong", "not testable here", "open")
 
@@ -20,7 +20,7 @@ def peak(**setup) -> float:
     return predict(Setup(Shape.of(model_config("llama-3.2-1b")), **setup)).terms["total"] / 2**30
 
 
-FUNCTIONS = {f.__name__: f for f in (area, difference, ends, interval, mean, load_record, peak)}
+FUNCTIONS = {f.__name__: f for f in (area, contrasts, difference, ends, interval, mean, p_value, load_record, peak)}
 
 
 def load() -> dict[str, dict]:

@@ -18,7 +18,7 @@ def explorer(names: dict[str, str], quantities: dict[str, str], name: str = "exp
         quantities: what to show, as ``{title: name in the curves}``.
         name: of the HTML element; one a page.
     Returns:
-        HTML for a notebook or a page: means over seeds with 95% bootstrap bands, against tokens and seconds.
+        HTML for a notebook or a page: means over seeds with 95% bands (Student's t), against tokens and seconds.
     """
     from IPython.display import HTML
 

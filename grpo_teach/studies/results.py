@@ -118,12 +118,13 @@ def on_grid(results: list[dict], quantity: str = "accuracy", against: str = "tok
     Args:
         results: of a record, one a seed.
         quantity: a name in ``curve``.
-        against: ``"tokens"`` or ``"seconds"``; the grid ends where the first curve does.
+        against: ``"tokens"`` or ``"seconds"``; the grid ends where the last curve does, and a run that has ended keeps
+            its last value.
         points: how many places.
     Returns:
         ``(x, values)``: [points] and [seeds, points], interpolated linearly.
     """
-    x = numpy.linspace(0, min(result["curve"][against][-1] for result in results), points)
+    x = numpy.linspace(0, max(result["curve"][against][-1] for result in results), points)
     return x, numpy.stack([numpy.interp(x, r["curve"][against], r["curve"][quantity]) for r in results])
 
 
