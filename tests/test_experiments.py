@@ -15,8 +15,9 @@ from grpo_teach.policy import BASES
 from grpo_teach.studies import run as experiments
 from grpo_teach.studies.pretrain import pretrain
 from grpo_teach.studies.results import area, ends, on_grid
-from grpo_teach.studies.run import Unreliable, Variant
+from grpo_teach.studies.run import Variant
 from grpo_teach.studies.search import next_round, planned
+from grpo_teach.studies.twists import OneOfEach, Unreliable
 from grpo_teach.tasks.few_problems import FewProblems
 
 STUDIES = experiments.studies()
@@ -149,6 +150,47 @@ def test_wrong_rewards_reach_the_learner_and_not_the_evaluation(monkeypatch):
     wrong = experiments.run(dataclasses.replace(TINY, wrong_rewards=1.0), 0)["curve"]
     assert torch.equal(seen[TINY.steps], 1 - seen[0])  # the first batch of each run: sampled by the same policy
     assert wrong["reward"][0] == honest["reward"][0] and wrong["mixed_groups"][0] == honest["mixed_groups"][0]
+
+
+def test_of_each_group_only_the_first_right_answer_is_paid():
+    task = TASKS["chain_sum"](5)
+    problems = task.sample(2, torch.Generator().manual_seed(0))
+    a, b = (problem.answer for problem in problems)
+    one = OneOfEach(task)
+    assert one(["x", a, a, a, "x", "x", "x", b], problems).tolist() == [[0, 1, 0, 0], [0, 0, 0, 1]]
+    assert one.graded["reward"] == 0.5
+    assert one(["x"] * 4, problems[:1]).tolist() == [[0, 0, 0, 0]]
+    run = experiments.run(dataclasses.replace(TINY, algorithm="sft", best_of_n=True), 0)
+    assert (
+        run["curve"]["reward"][0]
+        == experiments.run(dataclasses.replace(TINY, algorithm="sft"), 0)["curve"]["reward"][0]
+    )
+
+
+def test_a_run_ends_one_update_after_it_is_good_enough(monkeypatch):
+    heights = iter([0.1, 0.5, 0.2, 0.9])
+
+    def found(policy, tokenizer, task, problems=8, **asked):
+        result = evaluate(policy, tokenizer, task, 4, **asked)
+        return result if "samples" in asked else dataclasses.replace(result, accuracy=next(heights))
+
+    monkeypatch.setattr(experiments, "evaluate", found)
+    monkeypatch.setattr(sys.modules["grpo_teach.train"], "evaluate", found)
+    result = experiments.run(dataclasses.replace(TINY, steps=20, evaluate_every=2, until=0.5), 0)
+    assert result["steps"] == 3  # looked at before steps 0 and 2; the step that was begun is finished
+    assert result["curve"]["accuracy"][:2] == [0.1, 0.5] and not result["diverged"]
+
+
+def test_a_policy_can_be_taught_by_demonstrations_and_reads_as_many_tokens():
+    variant = Variant(algorithm="sft", demonstrations=True, tokens=8000, evaluate_every=4)
+    variant = dataclasses.replace(variant, settings={"prompts": 8, "group_size": 4, "learning_rate": 2e-3})
+    result = experiments.run(variant, 0)
+    each = 2 + 4 * 6 + 2  # tags, steps, the answer and the end
+    assert result["curve"]["length"][0] == each
+    assert result["tokens"] == result["steps"] * 32 * each >= 8000
+    assert result["thinks"] > 0.9, "it has read nothing but worked answers"
+    assert experiments._timeless(result) == experiments._timeless(experiments.run(variant, 0))
+    assert result["curve"]["accuracy"][-1] == result["accuracy"]
 
 
 def test_few_problems_are_few_and_the_test_set_stays():

@@ -6,6 +6,7 @@ writes ``recorded/NAME.json``. A run is one process with one thread, so the same
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import itertools
@@ -27,9 +28,10 @@ from grpo_teach.policy import load_base
 from grpo_teach.studies.pretrain import MIXES, pretrain
 from grpo_teach.studies.resume import resumed
 from grpo_teach.studies.search import next_round, planned, trials
+from grpo_teach.studies.twists import Enough, OneOfEach, Unreliable, teach
 from grpo_teach.tasks import TASKS
 from grpo_teach.tasks.few_problems import FewProblems, Practice
-from grpo_teach.train import mixed_groups, train
+from grpo_teach.train import train
 
 __all__ = ["Variant", "check", "load_study", "overview", "record", "run", "studies"]
 
@@ -51,7 +53,10 @@ class Variant:
         tokens, steps: the run ends when either is reached.
         evaluate_every: steps between evaluations.
         practice: at the end, ask training problems in place of the held-out ones: for choosing settings.
+        until: the run ends before that too, one update after an evaluation that finds so large a share right.
         wrong_rewards: share of training rewards that are turned round.
+        best_of_n: of each group's right answers only the first is paid.
+        demonstrations: learn worked answers that are given, as many, in place of the policy's own.
         train_problems: how many different problems training may draw; None for no limit.
         also_asked: further tasks to evaluate on at the end, as options by name.
     """
@@ -66,7 +71,10 @@ class Variant:
     steps: int | None = None
     evaluate_every: int = 10
     practice: bool = False
+    until: float | None = None
     wrong_rewards: float = 0.0
+    best_of_n: bool = False
+    demonstrations: bool = False
     train_problems: int | None = None
     also_asked: dict = field(default_factory=dict)
 
@@ -76,18 +84,6 @@ class Variant:
         policy, tokenizer = copy.deepcopy(_base(self.base or self.task, self.task, self.thinking))
         task = Practice(task) if self.practice else task
         return policy, tokenizer, FewProblems(task, self.train_problems) if self.train_problems else task
-
-
-class Unreliable:
-    """A task's reward of which a share is turned round; ``graded`` is what an honest one would have shown."""
-
-    def __init__(self, task, share: float):
-        self.task, self.share, self.graded = task, share, {}
-
-    def __call__(self, completions: list[str], problems: list) -> torch.Tensor:
-        right = self.task.reward(completions, problems)
-        self.graded = {"reward": float(right.mean()), "mixed_groups": mixed_groups(right)}
-        return torch.where(torch.rand_like(right) < self.share, 1 - right, right)
 
 
 @functools.cache
@@ -164,16 +160,23 @@ def run(variant: Variant, seed: int, progress: bool = False) -> dict:
     policy, tokenizer, task = variant.start()
     algorithm, rows = ALGORITHMS[variant.algorithm], []
     reward = Unreliable(task, variant.wrong_rewards) if variant.wrong_rewards else None
+    reward = OneOfEach(task) if variant.best_of_n else reward
 
     def note(row: dict) -> None:  # a record shows how good the policy is, not what it was paid
         rows.append(row | reward.graded if reward else row)
+        if variant.until and row.get("evaluation", {"accuracy": 0.0})["accuracy"] >= variant.until:
+            raise Enough
 
     config = algorithm.Settings(**{"max_new_tokens": task.max_new_tokens} | variant.settings)
     stop = {"tokens": variant.tokens, "steps": variant.steps, "evaluate_every": variant.evaluate_every}
     watch = {"problems": 256, "callbacks": [note], "reward": reward, "progress": progress}
     ended, at_last = {"accuracy": 0.0, "pass_at_8": 0.0, "diverged": False}, []
     try:
-        train(policy, tokenizer, task, algorithm, config, seed=seed, **stop, **watch)
+        with contextlib.suppress(Enough):
+            if variant.demonstrations:
+                teach(policy, tokenizer, task, config, variant.tokens, variant.evaluate_every, 256, note, seed)
+            else:
+                train(policy, tokenizer, task, algorithm, config, seed=seed, **stop, **watch)
         samples = ANSWERS // len(task.test_set(256))
         last = evaluate(policy, tokenizer, task, 256, samples=samples, max_new_tokens=config.max_new_tokens)
         at_last = [rows[-1] | {"evaluation": last.as_dict()}]
@@ -191,7 +194,8 @@ def run(variant: Variant, seed: int, progress: bool = False) -> dict:
     curve |= {name: [_short(row.get(name, 0.0)) for _, row in kept] for name in CURVE}
     curve["accuracy"] = [_short(row["evaluation"]["accuracy"]) for _, row in kept]
     ended["late"] = 0.0 if ended["diverged"] else float(numpy.mean(curve["accuracy"][-3:]))
-    ended |= {name: sum(row[name] for row in rows[-5:]) / max(1, len(rows[-5:])) for name in ("entropy", "kl")}
+    for name in ("entropy", "kl"):
+        ended[name] = sum(row.get(name, 0.0) for row in rows[-5:]) / max(1, len(rows[-5:]))
     ended |= {"tokens": spent[-1]["tokens"], "steps": len(rows), "seconds": spent[-1]["seconds"]}
     return {"seed": seed} | {name: _short(value) for name, value in ended.items()} | {"curve": curve}
 
