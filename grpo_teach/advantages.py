@@ -146,7 +146,7 @@ def whitened(advantages: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
         eps: keeps a batch of equal advantages at 0; in squared units of the advantages.
     Returns:
         [B, T], detached; 0 where ``mask`` is 0.
-    Source: OpenAI's lm-human-preferences (arXiv 1909.08593), in code; book Eq. (4.9).
+    Source: OpenAI's lm-human-preferences (arXiv 1909.08593), in code; book Eq. (4.10).
     """
     real = mask.bool()
     known = advantages.detach()[real]
@@ -156,8 +156,8 @@ def whitened(advantages: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:
     """How much of what comes does a critic foresee?
 
-    ``1 - Var(returns - values) / Var(returns)`` over all real tokens: 1 for a perfect critic, 0 for one that says the
-    same of every token, below 0 for one that is worse than that.
+    ``1 - Var(returns - values) / Var(returns)`` over all real tokens: 1 if every return was foreseen, 0 for a critic
+    that says the same of every token, below 0 for one that is worse than that.
 
     Args:
         values: [B, T], the critic's.
@@ -166,7 +166,7 @@ def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:
         mask: [B, T], 1 = a token the policy sampled.
     Returns:
         A share of at most 1; 0 where all returns are equal and nothing is to be foreseen.
-    Source: book Eq. (4.10).
+    Source: book Eq. (4.9).
     """
     real = mask.bool()
     spread = returns[real].var()
