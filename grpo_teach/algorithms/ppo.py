@@ -37,9 +37,9 @@ class PPO(Settings):
     value_coefficient: float = setting(0.1, "weight of the value loss (lm-human-preferences: 0.1)")
     value_clip: float = setting(0.2, "largest useful step of a value, units of reward (lm-human-preferences: 0.2)")
     whiten: bool = setting(False, "advantages of a batch to mean 0 and variance 1 (lm-human-preferences: yes)")
-    critic: str = setting("head", "head on the trunk, without its gradient, LoRA, or own model", CRITICS)
+    critic: str = setting("head", "value head on the trunk, the same detached from it, LoRA, or own model", CRITICS)
     critic_learning_rate: float = setting(0.0, "the critic's own AdamW step size, dimensionless; 0: the policy's")
-    critic_warmup: int = setting(0, "batches from which the critic learns alone, before the policy does")
+    critic_warmup: int = setting(0, "the first batches, from which the critic alone learns")
 
     @property
     def uses_reference(self) -> bool:
