@@ -174,7 +174,8 @@ def test_the_base_stays_as_it_was_and_the_policy_leaves_the_reference(name):
 
 def test_eight_bit_states_are_bytes_where_tensors_are_large():
     trainer = run("grpo qlora 8 bit")
-    states = {p.numel(): trainer.optimizer.state[p] for p in trainer.parameters}
+    weights = (p for group in trainer.optimizer.param_groups for p in group["params"])
+    states = {p.numel(): trainer.optimizer.state[p] for p in weights}
     for elements, state in states.items():
         assert {state[name].dtype for name in ("state1", "state2")} == {
             torch.uint8 if elements >= 4096 else torch.float32
