@@ -148,9 +148,9 @@ def whitened(advantages: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
         [B, T], detached; 0 where ``mask`` is 0.
     Source: OpenAI's lm-human-preferences (arXiv 1909.08593), in code; book Eq. (4.10).
     """
-    real = mask.bool()
-    known = advantages.detach()[real]
-    return torch.where(real, (advantages.detach() - known.mean()) * (known.var() + eps).rsqrt(), 0.0)
+    known = advantages.detach()[mask.bool()]
+    variance = known.var(correction=min(1, len(known) - 1))  # a single token has none
+    return torch.where(mask.bool(), (advantages.detach() - known.mean()) * (variance + eps).rsqrt(), 0.0)
 
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:

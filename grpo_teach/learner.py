@@ -75,11 +75,11 @@ class Learner:
 
     def _descend(self, loss: Tensor) -> float:
         self.scaler.scale(loss).backward()
-        self.scaler.unscale_(self.optimizer)
         groups = [group["params"] for group in self.optimizer.param_groups]
         for weight in groups[0] if self.step < self.config.critic_warmup else []:
             weight.grad = None  # the critic learns alone
-        # Each by itself, so that a critic far off does not shorten the policy's step.
+        self.scaler.unscale_(self.optimizer)
+        # Each by itself, so that a critic far off does not shorten the policy's step. (A shared trunk holds both.)
         norms = [float(torch.nn.utils.clip_grad_norm_(group, self.config.max_grad_norm)) for group in groups]
         if not self.scaler.is_enabled() or self.scaler.get_scale() < 1:
             self._must_be_finite("gradient", sum(norms))

@@ -156,6 +156,7 @@ def test_equal_advantages_are_whitened_to_0_and_what_stands_in_the_padding_does_
     rubbish = torch.where(MASK.bool(), ADVANTAGES, float("nan"))
     assert torch.equal(whitened(rubbish, MASK), whitened(ADVANTAGES, MASK))
     assert not whitened(ADVANTAGES.clone().requires_grad_(), MASK).requires_grad
+    assert whitened(torch.ones(1, 2), torch.tensor([[1.0, 0.0]])).tolist() == [[0.0, 0.0]]
 
 
 @pytest.mark.parametrize("whiten", [False, True])

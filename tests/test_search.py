@@ -2,8 +2,6 @@
 
 import math
 
-import pytest
-
 from grpo_teach.studies import run as experiments
 from grpo_teach.studies.run import Variant
 from grpo_teach.studies.search import next_round, planned, trials
@@ -18,20 +16,35 @@ SPACE = {
 }
 
 
-def test_trials_are_draws_from_the_space_and_the_name_decides_which():
-    drawn = trials(SPACE, 400, "a study")
-    assert trials(SPACE, 400, "a study") == drawn != trials(SPACE, 400, "another")
-    assert drawn[:3] == trials(SPACE, 3, "a study")
+def test_trials_are_even_draws_from_the_space_and_the_name_decides_which():
+    drawn = trials(SPACE, 60, "a study")
+    assert trials(SPACE, 60, "a study") == drawn != trials(SPACE, 60, "another")
     for trial in drawn:
         assert trial.keys() == {"algorithm", "learning_rate", "epochs", "prompts", "group_size"}
         assert trial["prompts"] * trial["group_size"] == 8 and trial["algorithm"] == "ppo"
-        assert 1e-4 <= trial["learning_rate"] <= 1e-2
         assert trial["learning_rate"] == float(f"{trial['learning_rate']:.2g}")
-    for epochs in (1, 2, 4):
-        assert 400 / 3 - 60 < sum(trial["epochs"] == epochs for trial in drawn) < 400 / 3 + 60
-    logs = [math.log10(trial["learning_rate"]) for trial in drawn]
-    assert sum(logs) / 400 == pytest.approx(-3, abs=0.15)  # uniform between -4 and -2
-    assert 160 < sum(log < -3 for log in logs) < 240
+    assert [sum(trial["epochs"] == epochs for trial in drawn) for epochs in (1, 2, 4)] == [20, 20, 20]
+    logs = sorted(math.log10(trial["learning_rate"]) for trial in drawn)
+    for i, log in enumerate(logs):  # one in each of 60 equal parts, but for the rounding
+        assert -4 + 2 * i / 60 - 0.03 <= log <= -4 + 2 * (i + 1) / 60 + 0.03
+    pairs = {(trial["epochs"], trial["prompts"], trial["learning_rate"] > 1e-3) for trial in drawn}
+    assert len(pairs) == 12, "settings are drawn apart from each other"
+
+
+def test_what_two_spaces_share_is_drawn_alike():
+    other = {"algorithm": "grpo", "scale": ["std", "none"]} | {
+        k: SPACE[k] for k in ("learning_rate", "epochs", "batch")
+    }
+    for one, two in zip(trials(SPACE, 9, "a"), trials(other, 9, "a"), strict=True):
+        assert all(one[key] == two[key] for key in ("learning_rate", "epochs", "prompts", "group_size"))
+        assert two["algorithm"] == "grpo" and two["scale"] in ("std", "none")
+
+
+def test_given_trials_come_first_and_count():
+    drawn = trials(SPACE | {"given": [{}, {"epochs": 7}]}, 6, "a")
+    assert drawn[:2] == [{"algorithm": "ppo"}, {"algorithm": "ppo", "epochs": 7}] and len(drawn) == 6
+    assert all("given" not in trial and len(trial) == 5 for trial in drawn[2:])
+    assert sorted(trial["epochs"] for trial in drawn[2:]) in ([1, 1, 2, 4], [1, 2, 2, 4], [1, 2, 4, 4])
 
 
 STUDY = {

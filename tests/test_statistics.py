@@ -76,6 +76,18 @@ def test_intervals_of_a_difference_hold_the_true_one_in_95_of_100_worlds(paired)
     assert abs(right / number - 0.95) < 4 * math.sqrt(0.95 * 0.05 / number)
 
 
+def test_two_that_spread_differently_get_welchs_interval():
+    before, after = [1.0, 2.0, 3.0], [5.0, 9.0, 1.0, 13.0, 7.0, 4.0]
+    gap, low, high = difference(before, after)
+    # By hand: variances 1 and 17.5; their shares of the squared error 1/3 and 17.5/6; df by Welch and Satterthwaite.
+    shares = 1 / 3, 17.5 / 6
+    df = sum(shares) ** 2 / (shares[0] ** 2 / 2 + shares[1] ** 2 / 5)
+    reach = stats.t.ppf(0.975, df) * math.sqrt(sum(shares))
+    assert (gap, low, high) == pytest.approx((4.5, 4.5 - reach, 4.5 + reach))
+    pooled = stats.ttest_ind(after, before).confidence_interval(0.95)
+    assert abs(pooled.low - low) > 0.5, "equal spreads would give another interval"
+
+
 def test_a_pair_takes_out_what_its_runs_share():
     before = numpy.array([0.1, 0.5, 0.9, 0.3])
     after = before + [0.01, 0.02, 0.01, 0.02]
@@ -103,6 +115,14 @@ def test_the_permutation_test_counts_every_way_to_deal():
     assert p_value(before, after) == pytest.approx(by_hand(before, after))
     assert p_value([0, 1, 2], [10, 11, 12]) == pytest.approx(2 / math.comb(6, 3))
     assert p_value(range(10), range(20, 30)) == pytest.approx(2 / math.comb(20, 10))
+    unequal = [0, 0, 9], [1, 2, 3, 4, 5, 8, 12]
+    assert p_value(*unequal) == pytest.approx(by_hand(*unequal))
+    # Ten numbers whose sums tie exactly in thousandths and not in floating point, counted in whole numbers.
+    random = numpy.random.default_rng(0)
+    one, other = random.integers(930, 960, 6), random.integers(935, 965, 6)
+    dealt = [abs(2 * sum(c) - sum(one) - sum(other)) for c in itertools.combinations([*one, *other], 6)]
+    exact = numpy.mean(numpy.array(dealt) >= abs(sum(one) - sum(other)))
+    assert p_value(one / 1000, other / 1000) == pytest.approx(exact, abs=1e-12)
 
 
 def test_where_nothing_differs_one_test_in_twenty_says_it_does_even_where_runs_collapse():
@@ -112,6 +132,14 @@ def test_where_nothing_differs_one_test_in_twenty_says_it_does_even_where_runs_c
         runs = mostly_fine(random, 10)
         alarms += p_value(runs[:5], runs[5:]) <= 0.05
     assert alarms / number < 0.05 + 3 * math.sqrt(0.05 * 0.95 / number)
+
+
+def test_a_small_p_says_that_two_are_not_alike_and_not_that_their_means_differ():
+    random, number, alarms = numpy.random.default_rng(7), 200, 0
+    for _ in range(number):
+        steady = random.normal(0.9 * 0.95 + 0.1 * 0.1, 0.01, 6)  # the same mean as of those that collapse
+        alarms += p_value(steady, mostly_fine(random, 6)) <= 0.05
+    assert alarms / number > 0.2
 
 
 def test_holm_multiplies_the_smallest_by_all_the_next_by_one_less_and_never_turns_back():

@@ -18,7 +18,8 @@ SIZES = {"prompts": 3, "group_size": 4, "max_new_tokens": 5, "learning_rate": 1e
 CASES = {
     "sft": {},
     "policy_gradient": {"minibatches": 2},
-    "ppo": {"critic": "separate", "epochs": 2, "minibatches": 3, "kl_coefficient": 0.1},
+    "ppo": {"critic": "separate", "epochs": 2, "minibatches": 3, "kl_coefficient": 0.1}
+    | {"critic_learning_rate": 1e-3, "critic_warmup": 4, "whiten": True},  # a run is resumed inside the warm-up
     "grpo": {"epochs": 2, "minibatches": 2, "beta": 0.05},
 }
 

@@ -130,7 +130,7 @@ def studies() -> dict[str, dict]:
         if rounds := common.pop("trials", None):
             found[name]["trials"] = rounds
             for label, space in variants.items():
-                drawn = enumerate(trials(space, rounds[0], f"{name} {label}"))
+                drawn = enumerate(trials(space, rounds[0], name))
                 found[name]["variants"] |= {f"{label} {i:02}": _variant({**common, **trial}) for i, trial in drawn}
             continue
         for label, differs in variants.items():
@@ -224,7 +224,8 @@ def record(name: str, out: Path | None = None, workers: int = 2, progress: bool 
     """
     study, path = load_study(name), out or records.RECORDED / f"{name}.json"
     variants = {label: asdict(variant) for label, variant in study["variants"].items()}
-    about = records.manifest({"question": study["question"], "variants": variants}, study["seeds"])
+    asked = {key: study[key] for key in ("question", "trials") if key in study}
+    about = records.manifest(asked | {"variants": variants}, study["seeds"])
     about |= {"threads": 1, "workers": workers}
     # Seeds may be added later, and code that came after the first run is checked by repeating one of the old.
     about, runs = resumed(path, about, {label: [] for label in variants}, may_differ=["seed"])

@@ -1,7 +1,8 @@
-"""Random search by successive halving: every algorithm gets the same number of trials, and as many runs.
+"""Search by successive halving: every algorithm gets the same number of trials, and as many runs.
 
-Each trial is a draw from its algorithm's own space. All trials are run with the first seed; the best of them go on to
-the second, and so forth. All runs are of full length: a short one would favour large steps.
+Each trial is a draw from its algorithm's own space; what two spaces share is drawn alike. All trials are run with the
+first seed; the best of them go on to the second, and so forth. All runs are of full length: a short one would favour
+large steps.
 """
 
 from __future__ import annotations
@@ -15,31 +16,35 @@ __all__ = ["next_round", "planned", "trials"]
 
 
 def trials(space: dict, n: int, name: str) -> list[dict]:
-    """Draw n settings from a space.
+    """n settings from a space: some that are given, the rest drawn evenly from all of it (a Latin hypercube).
+
+    Every number's range, and every list, is cut into as many parts as there are draws, and each part is met once.
+    Spaces that share a setting draw it alike, so that of two algorithms neither gets the better rates by luck.
 
     Args:
         space: for each setting a value; a list, of which one is drawn; or ``{from = low, to = high}``, between which
-            a number is drawn uniformly in its logarithm and rounded to two digits. What is drawn from a list may be a
-            table of several settings that go together; it then takes its key's place.
+            a number is drawn, even in its logarithm and rounded to two digits. What is drawn from a list may be a
+            table of several settings that go together; it then takes its key's place. ``given`` lists trials that come
+            first, as tables of what differs from the algorithm's defaults.
         n: how many.
-        name: the same name draws the same trials.
+        name: of the study; the same name and n draw the same.
     """
-    random = numpy.random.default_rng(list(name.encode()))
-
-    def one() -> dict:
-        drawn = {}
-        for key, values in space.items():
-            if isinstance(values, list):
-                chosen = values[int(random.integers(len(values)))]
-                drawn |= chosen if isinstance(chosen, dict) else {key: chosen}
-            elif isinstance(values, dict):
+    given = space.get("given", [])
+    fixed = {key: values for key, values in space.items() if not isinstance(values, list | dict)}
+    drawn = [{} for _ in range(n - len(given))]
+    for key, values in space.items():
+        random = numpy.random.default_rng(list(f"{name} {key}".encode()))
+        places = (random.permutation(len(drawn)) + random.random(len(drawn))) / max(1, len(drawn))
+        for trial, place in zip(drawn, places, strict=True):
+            if isinstance(values, dict):
                 low, high = math.log(values["from"]), math.log(values["to"])
-                drawn[key] = float(f"{math.exp(random.uniform(low, high)):.2g}")
-            else:
-                drawn[key] = values
-        return drawn
-
-    return [one() for _ in range(n)]
+                trial[key] = float(f"{math.exp(low + place * (high - low)):.2g}")
+            elif key in fixed:
+                trial[key] = values
+            elif key != "given":
+                chosen = values[int(place * len(values))]
+                trial.update(chosen if isinstance(chosen, dict) else {key: chosen})
+    return [fixed | trial for trial in given] + drawn
 
 
 def planned(study: dict) -> int:
