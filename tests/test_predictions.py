@@ -49,7 +49,7 @@ def test_the_answer_is_offered_and_follows_the_record(name, monkeypatch):
     assert len(prediction.choices) >= 3
     assert prediction.answer() in prediction.choices
     answers, random = set(), numpy.random.default_rng(0)
-    for _ in range(30):
+    for _ in range(8):
         found = prediction.found().items()
         made_up = {label: list(random.random() + 0.01 * random.random(len(seeds))) for label, seeds in found}
         with monkeypatch.context() as patched:
