@@ -32,6 +32,7 @@ from grpo_teach.large import DTYPES, Options, adamw8bit, load_large, load_large_
 from grpo_teach.memory import Setup, Shape, predict
 from grpo_teach.policy import save_policy
 from grpo_teach.settings import Checked, setting
+from grpo_teach.studies.resume import resumed
 from grpo_teach.supervise import supervise
 from grpo_teach.tasks import WordProblems
 from grpo_teach.tasks.word_problems import GRADES
@@ -131,7 +132,7 @@ def compare(study: Study, out: Path, progress: bool = False) -> dict:
     """
     path, grows = out / "compare.json", ("algorithms", "methods", "seeds")  # which runs there are
     asked = {name: value for name, value in vars(study).items() if name not in grows}
-    about, runs = records.resumed(path, records.manifest(asked, 0), {})
+    about, runs = resumed(path, records.manifest(asked, 0), {})
     if not (out / "base").exists():
         raise InputError(f"there is no base in {out}: make one first: pretrain, with the same --out")
     configs = {algorithm: study.settings(algorithm) for algorithm in study.algorithms}  # what is wrong, before loading

@@ -59,7 +59,8 @@ def repeat(policy, tokenizer, seed: int) -> dict:
                 learner.learn(rollouts, reward)
                 seconds += time.perf_counter() - started
             found[f"{label}, {epochs}"] = seconds
-    return found
+    timed = sum(value for key, value in found.items() if key not in ("tokens", "mixed_groups"))
+    return {"seed": seed, "seconds": timed} | found
 
 
 def main() -> None:
