@@ -45,8 +45,6 @@ quick: $(READY) ## check style and the fast tests, in minutes
 	$(BIN)/ruff check .
 	$(BIN)/pytest $(APART) -m "not slow" $(HEAVY:%=--ignore=tests/test_%.py)
 
-# Two PyTorch programs with two threads each on two cores slow each other down many times over.
-test: export OMP_NUM_THREADS = 1
 test: $(READY) ## check everything: style, tests, notebooks, book
 	@echo "[1/4] style"
 	$(BIN)/ruff check .
