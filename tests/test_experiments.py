@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import json
 import math
-import re
 import sys
 
 import numpy
@@ -19,7 +18,9 @@ from grpo_teach.studies.results import area, ends, on_grid
 from grpo_teach.studies.run import Variant
 from grpo_teach.studies.search import next_round, planned
 from grpo_teach.studies.twists import OneOfEach, Unreliable
+from grpo_teach.tasks.equation import Equation
 from grpo_teach.tasks.few_problems import FewProblems
+from grpo_teach.tasks.task import Problem
 
 STUDIES = experiments.studies()
 RECORDED = {name: records.RECORDED / f"{name}.json" for name in STUDIES}
@@ -62,28 +63,25 @@ SEARCHES = [name for name, study in STUDIES.items() if "trials" in study]
 def test_every_algorithm_has_as_many_trials_on_seeds_and_problems_used_nowhere_else(name):
     families = [label.rpartition(" ")[0] for label in STUDIES[name]["variants"]]
     assert len(set(families)) == 6 and {families.count(family) for family in families} == {STUDIES[name]["trials"][0]}
-    compared = [study for other, study in STUDIES.items() if not other.startswith(("search", "tuning"))]
+    compared = [study for other, study in STUDIES.items() if other not in SEARCHES]
     used = {seed for study in compared for seed in study["seeds"]}
     assert not used & set(STUDIES[name]["seeds"]) and len(STUDIES[name]["seeds"]) >= 4
     for variant in STUDIES[name]["variants"].values():
         assert variant.practice and variant.tokens == STUDIES[name.replace("search", "main")]["variants"]["sft"].tokens
-        assert variant.settings["prompts"] * variant.settings["group_size"] == 256
+        assert variant.settings.get("prompts", 16) * variant.settings.get("group_size", 16) == 256
 
 
 @pytest.mark.parametrize("name", [name for name in STUDIES if name.startswith("main")])
 def test_the_main_comparison_uses_each_algorithms_best_trial(name):
-    found = next(
-        other for other in (name.replace("main", "search"), name.replace("main", "tuning")) if other in STUDIES
-    )
-    trials, search = ends(found), STUDIES[found]
-    most = max(map(len, trials.values()))  # seeds: of a search only the last round's trials have them all
+    trials, search = ends(name.replace("main", "search")), STUDIES[name.replace("main", "search")]
+    most = max(map(len, trials.values()))  # seeds: only the last round's trials have them all
     for method, variant in STUDIES[name]["variants"].items():
-        mine = [label for label in trials if re.split(r",| \d", label)[0] == method and len(trials[label]) == most]
+        mine = [label for label in trials if label.rpartition(" ")[0] == method and len(trials[label]) == most]
         best = max(mine, key=lambda label: numpy.mean(trials[label]))
         assert variant.settings == search["variants"][best].settings, f"{method}: the best trial is {best}"
         assert (variant.algorithm, variant.task) == (search["variants"][best].algorithm, search["variants"][best].task)
-        if found in SEARCHES:
-            assert 6e-5 < variant.settings["learning_rate"] < 1.7e-3, f"{method}: the best trial is at the edge"
+        rate = ALGORITHMS[variant.algorithm].Settings(**variant.settings).learning_rate
+        assert 6e-5 < rate < 1.7e-3, f"{method}: the best trial is at the edge"
 
 
 def test_a_list_makes_one_variant_for_each_of_its_values(tmp_path, monkeypatch):
@@ -198,6 +196,16 @@ def test_a_policy_can_be_taught_by_demonstrations_and_reads_as_many_tokens():
     assert result["thinks"] > 0.9, "it has read nothing but worked answers"
     assert experiments._timeless(result) == experiments._timeless(experiments.run(variant, 0))
     assert result["curve"]["accuracy"][-1] == result["accuracy"]
+
+
+def test_different_right_answers_are_counted_once_a_problem(monkeypatch):
+    class Two(Equation):
+        def test_set(self, n):  # the first is solved by 2 and by 7, the second by 3 alone
+            return [Problem("2x+0=4;", "2"), Problem("3x+0=9;", "3")]
+
+    texts = ["7", "2", "<think></think>2", "3", "3", "<think>3</think>", "1", "<think></think>3"]
+    monkeypatch.setattr(experiments, "answers", lambda _, __, asked, *others: [(asked, None, texts)])
+    assert experiments._different(None, None, Two(), 4, 8) == (2 + 1) / 2
 
 
 def test_few_problems_are_few_and_the_test_set_stays():

@@ -23,8 +23,9 @@ import torch
 from grpo_teach import records
 from grpo_teach.algorithms import ALGORITHMS
 from grpo_teach.errors import InputError, TrainingDiverged
-from grpo_teach.evaluate import evaluate
+from grpo_teach.evaluate import answers, evaluate
 from grpo_teach.policy import load_base
+from grpo_teach.rewards import extract_answer
 from grpo_teach.studies.pretrain import MIXES, pretrain
 from grpo_teach.studies.resume import resumed
 from grpo_teach.studies.search import next_round, planned, trials
@@ -152,10 +153,11 @@ def run(variant: Variant, seed: int, progress: bool = False) -> dict:
 
     Returns:
         Plain numbers: ``accuracy`` (pass@1) and ``pass_at_8`` on 256 held-out problems, or all if there are fewer,
-        with 2,048 answers together; ``late``, the mean accuracy of the last three evaluations, this one included;
-        ``length`` in tokens, ``entropy`` and ``kl`` in nats a token (means over the last five batches), ``tokens``,
-        ``steps``, ``seconds`` of sampling and updates, and the ``curve``: all of these along the way. A run that
-        diverged counts as one that answers nothing right.
+        with 2,048 answers together, and ``different``, how many different right answers a problem got among them;
+        ``late``, the mean accuracy of the last three evaluations, this one included; ``length`` in tokens,
+        ``entropy`` and ``kl`` in nats a token (means over the last five batches), ``tokens``, ``steps``, ``seconds``
+        of sampling and updates, and the ``curve``: all of these along the way. A run that diverged
+        counts as one that answers nothing right.
     """
     policy, tokenizer, task = variant.start()
     algorithm, rows = ALGORITHMS[variant.algorithm], []
@@ -182,6 +184,7 @@ def run(variant: Variant, seed: int, progress: bool = False) -> dict:
         at_last = [rows[-1] | {"evaluation": last.as_dict()}]
         ended |= {"accuracy": last.accuracy, "pass_at_8": last.pass_at_k[8]}
         ended |= {"length": last.mean_length, "thinks": last.thinks}
+        ended["different"] = _different(policy, tokenizer, task, samples, config.max_new_tokens)
         for name, options in variant.also_asked.items():
             other = TASKS[variant.task](**options)
             asked = evaluate(policy, tokenizer, other, 512, max_new_tokens=config.max_new_tokens)
@@ -198,6 +201,18 @@ def run(variant: Variant, seed: int, progress: bool = False) -> dict:
         ended[name] = sum(row.get(name, 0.0) for row in rows[-5:]) / max(1, len(rows[-5:]))
     ended |= {"tokens": spent[-1]["tokens"], "steps": len(rows), "seconds": spent[-1]["seconds"]}
     return {"seed": seed} | {name: _short(value) for name, value in ended.items()} | {"curve": curve}
+
+
+def _different(policy, tokenizer, task, samples: int, max_new_tokens: int) -> float:
+    """Different right answers to a problem among as many as are sampled, mean over the problems."""
+    asked, found = task.test_set(256), 0
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for part, _, texts in answers(policy, tokenizer, asked, samples, max_new_tokens, 1.0):
+            rewards = task.reward(texts, part).flatten().tolist()
+            right = [(b // samples, extract_answer(text)) for b, text in enumerate(texts) if rewards[b] >= 1]
+            found += len(set(right))
+    return found / len(asked)
 
 
 def _short(value):
@@ -270,7 +285,7 @@ def check(name: str, label: str | None = None, seed: int = 0) -> dict:
     here, there = records.manifest({}, []), held["manifest"]
     accuracies = [result["accuracy"] for result in recorded.values()]
     return {
-        "same": _timeless(again) == _timeless(recorded[seed]),
+        "same": _timeless({key: again.get(key) for key in recorded[seed]}) == _timeless(recorded[seed]),
         "same_machine": all(here[key] == there[key] for key in ("device", "versions", "python")),
         "accuracy": again["accuracy"],
         "recorded": [min(accuracies), max(accuracies)],
