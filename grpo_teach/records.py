@@ -51,9 +51,10 @@ def _commit() -> str | None:
 
 
 def _processor() -> str:
-    with contextlib.suppress(OSError, IndexError):  # not Linux, or a processor that does not say
-        names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-        return names[0].split(":")[1].strip()
+    with contextlib.suppress(OSError, KeyError):  # not Linux, or a processor that does not say
+        first = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+        said = dict(map(str.strip, line.split(":", 1)) for line in first if ":" in line)
+        return f"{said['model name']}, family {said['cpu family']}, model {said['model']}"  # one name, many chips
     return platform.machine()
 
 

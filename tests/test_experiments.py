@@ -12,9 +12,10 @@ import torch
 
 from grpo_teach import ALGORITHMS, TASKS, InputError, evaluate, records
 from grpo_teach.policy import BASES
+from grpo_teach.records import load_record
 from grpo_teach.studies import run as experiments
 from grpo_teach.studies.pretrain import pretrain
-from grpo_teach.studies.results import area, ends, on_grid
+from grpo_teach.studies.results import area, best_trials, ends, on_grid
 from grpo_teach.studies.run import Variant
 from grpo_teach.studies.search import next_round, planned
 from grpo_teach.studies.twists import OneOfEach, Unreliable
@@ -73,13 +74,18 @@ def test_every_algorithm_has_as_many_trials_on_seeds_and_problems_used_nowhere_e
 
 @pytest.mark.parametrize("name", [name for name in STUDIES if name.startswith("main")])
 def test_the_main_comparison_uses_each_algorithms_best_trial(name):
-    trials, search = ends(name.replace("main", "search")), STUDIES[name.replace("main", "search")]
+    search, trials = name.replace("main", "search"), load_record(name.replace("main", "search"))["runs"]
     most = max(map(len, trials.values()))  # seeds: only the last round's trials have them all
     for method, variant in STUDIES[name]["variants"].items():
-        mine = [label for label in trials if label.rpartition(" ")[0] == method and len(trials[label]) == most]
-        best = max(mine, key=lambda label: numpy.mean(trials[label]))
-        assert variant.settings == search["variants"][best].settings, f"{method}: the best trial is {best}"
-        assert (variant.algorithm, variant.task) == (search["variants"][best].algorithm, search["variants"][best].task)
+        means = {
+            label: numpy.mean([result["accuracy"] for result in results])
+            for label, results in trials.items()
+            if label.startswith(f"{method} ") and len(results) == most
+        }
+        best = max(means, key=means.get)
+        assert best_trials(ends(search))[method] == best
+        assert variant.settings == STUDIES[search]["variants"][best].settings, f"{method}: the best trial is {best}"
+        assert variant.algorithm == STUDIES[search]["variants"][best].algorithm
         rate = ALGORITHMS[variant.algorithm].Settings(**variant.settings).learning_rate
         assert 6e-5 < rate < 1.7e-3, f"{method}: the best trial is at the edge"
 

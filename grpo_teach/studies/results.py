@@ -10,8 +10,8 @@ from scipy import integrate, stats
 from grpo_teach import records
 from grpo_teach.errors import InputError
 
-__all__ = ["against_steps", "area", "contrasts", "difference", "ends", "first_reached", "holm", "interval", "mean"]
-__all__ += ["on_grid", "p_value", "winner"]
+__all__ = ["against_steps", "area", "best_trials", "changes", "contrasts", "difference", "ends", "first_reached"]
+__all__ += ["holm", "interval", "mean", "on_grid", "p_value", "winner"]
 
 
 def ends(name: str, quantity: str = "accuracy") -> dict[str, list[float]]:
@@ -100,19 +100,41 @@ def holm(p_values: dict[str, float]) -> dict[str, float]:
     return {label: raised[label] for label in p_values}
 
 
-def contrasts(found: dict[str, list[float]], reference: str, paired: bool = False) -> dict[str, dict[str, float]]:
-    """Every other variant against one: ``gap``, ``low``, ``high``, ``p``, and ``holm``, the p of this whole table."""
-    others = [label for label in found if label != reference]
-    p = {label: p_value(found[reference], found[label], paired) for label in others}
-    gaps = {label: difference(found[reference], found[label], paired) for label in others}
+def changes(found: dict[str, list[float]], pairs: dict[str, tuple[str, str]], paired: bool = False) -> dict[str, dict]:
+    """What each change does: ``gap``, ``low``, ``high``, ``p``, and ``holm``, the p of this whole table.
+
+    Args:
+        found: for each variant one number a seed.
+        pairs: for each change the variant before it and the one after it.
+        paired: as :func:`difference` takes it.
+    """
+    p = {name: p_value(found[before], found[after], paired) for name, (before, after) in pairs.items()}
+    gaps = {name: difference(found[before], found[after], paired) for name, (before, after) in pairs.items()}
     names, raised = ("gap", "low", "high", "p", "holm"), holm(p)
-    return {label: dict(zip(names, (*gaps[label], p[label], raised[label]), strict=True)) for label in others}
+    return {name: dict(zip(names, (*gaps[name], p[name], raised[name]), strict=True)) for name in pairs}
+
+
+def contrasts(found: dict[str, list[float]], reference: str, paired: bool = False) -> dict[str, dict[str, float]]:
+    """:func:`changes` from one variant to every other."""
+    return changes(found, {label: (reference, label) for label in found if label != reference}, paired)
 
 
 def winner(found: dict[str, list[float]]) -> str | None:
     """The label with the highest mean; None if its lead over any other may be chance: Holm's p of 5% or more."""
     best = max(found, key=lambda label: mean(found[label]))
     return best if all(row["holm"] < 0.05 for row in contrasts(found, best).values()) else None
+
+
+def best_trials(found: dict[str, list[float]]) -> dict[str, str]:
+    """Of a search, for each family the trial with the highest mean among those that were run with every seed.
+
+    Args:
+        found: as :func:`ends` gives it, the labels a family's name and a number: ``"grpo 03"``.
+    """
+    best, most = {}, max(map(len, found.values()))
+    for label in sorted((label for label in found if len(found[label]) == most), key=lambda label: mean(found[label])):
+        best[label.rpartition(" ")[0]] = label
+    return best
 
 
 def on_grid(results: list[dict], quantity: str = "accuracy", against: str = "tokens", points: int = 41):

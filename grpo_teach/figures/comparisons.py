@@ -1,0 +1,75 @@
+"""How the runs of a study ended, and what a search tried."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from grpo_teach.algorithms import ALGORITHMS
+from grpo_teach.figures.curves import STYLE
+from grpo_teach.studies.results import best_trials, ends, interval, mean
+from grpo_teach.studies.run import load_study
+
+__all__ = ["ends_figure", "search_figure"]
+
+
+def ends_figure(panels: dict[str, dict[str, list[float]]], name: Callable[[str], str] = str) -> Figure:
+    """One row a variant: a small dot for each seed, the mean and its 95% interval; one panel a quantity.
+
+    Args:
+        panels: by what is on the horizontal axis, for each variant one number a seed. Without the word "nats" there
+            it is a share, whose interval ends at 0 and 1.
+        name: what a variant's label is written as.
+    """
+    rows = max(len(found) for found in panels.values())
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(2.6 + 2.9 * len(panels), 1.1 + 0.34 * rows), layout="constrained", dpi=110)
+        for axes, (title, found) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+            share = "nats" not in title and min(map(min, found.values())) >= 0
+            for place, values in enumerate(found.values()):
+                low, high = interval(values)
+                low, high = (max(low, 0), min(high, 1)) if share else (low, high)
+                axes.plot(values, [place + 0.22] * len(values), "o", color="#0072B2", markersize=3, alpha=0.5)
+                axes.plot([low, high], [place, place], color="black", linewidth=1.5)
+                axes.plot(mean(values), place, "D", color="black", markersize=4)
+            first = axes.get_subplotspec().is_first_col()
+            axes.set_yticks(range(len(found)), [name(label) for label in found] if first else [])
+            axes.set(xlabel=title, ylim=(len(found) - 0.4, -0.6))
+            left, right = axes.get_xlim()
+            if right - left < 0.05:  # a hair's breadth must not look like a gap
+                left, right = (left + right) / 2 - 0.025, (left + right) / 2 + 0.025
+            axes.set_xlim(left, min(right, 1.005) if share else right)
+        return figure
+
+
+def search_figure(studies: dict[str, str], looks: dict[str, str], names: dict[str, str]) -> Figure:
+    """Every trial of a search: how it ended against its learning rate, the dot the larger the more seeds it was given.
+
+    Args:
+        studies: for each panel's title a study's name.
+        looks, names: for each family of trials its colour and what it is called.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9, 4), layout="constrained", dpi=110)
+        panels = figure.subplots(1, len(studies), sharey=True, squeeze=False)[0]
+        for axes, (title, study) in zip(panels, studies.items(), strict=True):
+            trials, found = load_study(study)["variants"], ends(study)
+            rates = {label: _rate(trials[label]) for label in found}
+            for family, colour in looks.items():
+                mine = [label for label in found if label.rpartition(" ")[0] == family]
+                x, y = [rates[label] for label in mine], [mean(found[label]) for label in mine]
+                sizes = [16 * len(found[label]) for label in mine]
+                axes.scatter(x, y, sizes, color=colour, alpha=0.7, linewidths=0, label=names[family])
+                best = best_trials(found)[family]
+                axes.scatter(rates[best], mean(found[best]), 150, facecolors="none", edgecolors=colour, linewidths=1.5)
+            axes.set_xscale("log")
+            axes.set(title=title, xlabel="learning rate", ylim=(-0.03, 1.04))
+        panels[0].set_ylabel("share of answers that are right")
+        figure.legend(*panels[0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=3)
+        return figure
+
+
+def _rate(variant) -> float:
+    return ALGORITHMS[variant.algorithm].Settings(**variant.settings).learning_rate
