@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from grpo_teach import InputError
-from grpo_teach.studies.results import contrasts, difference, holm, interval, p_value, winner
+from grpo_teach.studies.results import best_trials, changes, contrasts, difference, holm, interval, p_value, winner
 
 WORLDS = 4000
 
@@ -162,6 +162,20 @@ def test_contrasts_set_every_other_against_one():
     assert (table["b"]["gap"], table["b"]["low"], table["b"]["high"]) == difference(found["a"], found["b"])
     assert table["b"]["p"] == p_value(found["a"], found["b"])
     assert table["b"]["holm"] == pytest.approx(2 * table["b"]["p"]) and table["c"]["holm"] == table["c"]["p"]
+
+
+def test_changes_go_from_the_first_of_a_pair_to_the_second():
+    random = numpy.random.default_rng(7)
+    found = {name: list(random.normal(height, 0.1, 6)) for name, height in (("a", 0), ("b", 0.4), ("c", 0.5))}
+    table = changes(found, {"first": ("a", "b"), "then": ("b", "c")}, paired=True)
+    assert table["first"]["gap"] == pytest.approx(numpy.mean(found["b"]) - numpy.mean(found["a"]))
+    assert table["then"]["gap"] == pytest.approx(numpy.mean(found["c"]) - numpy.mean(found["b"]))
+    assert table["first"]["p"] == 2 / 2**6 and table["first"]["holm"] == 2 * table["first"]["p"]  # all six rose
+
+
+def test_the_best_trial_of_a_family_has_every_seed_and_the_highest_mean():
+    found = {"a 00": [0.9], "a 01": [0.5, 0.6], "a 02": [0.8, 0.4], "b x 00": [0.1, 0.1], "b x 01": [0.0]}
+    assert best_trials(found) == {"a": "a 02", "b x": "b x 00"}
 
 
 def test_a_winner_leads_every_other_by_more_than_chance():

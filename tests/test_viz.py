@@ -2,11 +2,14 @@
 
 import inspect
 
+import numpy
 import pytest
 
 from grpo_teach import aggregate, gae, kl_k3
 from grpo_teach.algorithms import ALGORITHMS
 from grpo_teach.figures import show_diff, show_source, source, update_source
+from grpo_teach.figures.comparisons import ends_figure
+from grpo_teach.studies.results import interval
 
 
 def documented(x):
@@ -43,3 +46,15 @@ def test_a_notebook_shows_it_as_a_code_block():
     assert block.count("\n\n\ndef kl_k3(") == 1
     assert show_diff("ppo", "grpo").data.startswith("```diff\n")
     assert all(line in show_diff("ppo", "grpo").data for line in update_source("grpo").splitlines())
+
+
+def test_ends_have_a_row_for_each_variant_a_dot_for_each_seed_and_shares_stay_shares():
+    found = {"low": [0.1, 0.2, 0.3], "high": [0.9, 0.97, 1.0]}
+    share, nats = ends_figure({"share": found, "nats a token": found}, str.upper).axes
+    assert [label.get_text() for label in share.get_yticklabels()] == ["LOW", "HIGH"]
+    for axes, inside in ((share, True), (nats, False)):
+        dots, reach, centre = axes.lines[3:]  # of the second variant
+        assert list(dots.get_xdata()) == found["high"] and len(set(dots.get_ydata())) == 1
+        assert centre.get_xdata()[0] == pytest.approx(numpy.mean(found["high"]))
+        low, high = interval(found["high"])
+        assert list(reach.get_xdata()) == pytest.approx([low, 1.0 if inside else high]) and high > 1
