@@ -56,14 +56,14 @@ def search_figure(studies: dict[str, str], looks: dict[str, str], names: dict[st
         panels = figure.subplots(1, len(studies), sharey=True, squeeze=False)[0]
         for axes, (title, study) in zip(panels, studies.items(), strict=True):
             trials, found = load_study(study)["variants"], ends(study)
-            rates = {label: _rate(trials[label]) for label in found}
-            for family, colour in looks.items():
+            for i, (family, colour) in enumerate(looks.items()):
                 mine = [label for label in found if label.rpartition(" ")[0] == family]
-                x, y = [rates[label] for label in mine], [mean(found[label]) for label in mine]
+                beside = 1.04 ** (i - (len(looks) - 1) / 2)  # families share their rates: side by side all can be seen
+                x, y = [beside * _rate(trials[label]) for label in mine], [mean(found[label]) for label in mine]
                 sizes = [16 * len(found[label]) for label in mine]
                 axes.scatter(x, y, sizes, color=colour, alpha=0.7, linewidths=0, label=names[family])
-                best = best_trials(found)[family]
-                axes.scatter(rates[best], mean(found[best]), 150, facecolors="none", edgecolors=colour, linewidths=1.5)
+                best = mine.index(best_trials(found)[family])
+                axes.scatter(x[best], y[best], 150, facecolors="none", edgecolors=colour, linewidths=1.5)
             axes.set_xscale("log")
             axes.set(title=title, xlabel="learning rate", ylim=(-0.03, 1.04))
         panels[0].set_ylabel("share of answers that are right")
