@@ -51,9 +51,8 @@ def _commit() -> str | None:
 
 
 def _processor() -> str:
-    with contextlib.suppress(OSError, KeyError):  # not Linux, or a processor that does not say
-        first = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
-        said = dict(map(str.strip, line.split(":", 1)) for line in first if ":" in line)
+    with contextlib.suppress(OSError, KeyError), open("/proc/cpuinfo") as file:  # not Linux, or it does not say
+        said = dict(map(str.strip, row.split(":", 1)) for row in file if ":" in row)
         return f"{said['model name']}, family {said['cpu family']}, model {said['model']}"  # one name, many chips
     return platform.machine()
 
