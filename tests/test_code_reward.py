@@ -11,7 +11,8 @@ import pytest
 pytest.importorskip("pydantic_monty", reason="the sandbox is not installed")
 from hostile import HOSTILE, TESTS
 
-from grpo_teach.rewards import code_reward
+from grpo_teach import InputError
+from grpo_teach.rewards import code_reward, sandbox
 from grpo_teach.rewards.sandbox import FAILED, SECONDS, run
 
 RIGHT = "def f(x):\n    return x + 1"
@@ -129,3 +130,10 @@ def test_no_worker_outlives_its_process():
         while any(Path(f"/proc/{pid}/exe").exists() for pid in workers) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert workers and not any(Path(f"/proc/{pid}/exe").exists() for pid in workers), end
+
+
+def test_without_the_sandbox_one_line_says_what_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pydantic_monty", None)
+    sandbox._pool.cache_clear()
+    with pytest.raises(InputError, match="pip install pydantic-monty"):
+        code_reward(RIGHT, TESTS)
