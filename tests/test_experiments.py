@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import math
+import re
 import sys
 
 import numpy
@@ -58,6 +59,7 @@ def test_every_variant_can_be_built(name):
 
 
 SEARCHES = [name for name, study in STUDIES.items() if "trials" in study]
+EARLIER = {"main_equation": "tuning_equation"}  # recorded before there was a search
 
 
 @pytest.mark.parametrize("name", SEARCHES)
@@ -74,20 +76,22 @@ def test_every_algorithm_has_as_many_trials_on_seeds_and_problems_used_nowhere_e
 
 @pytest.mark.parametrize("name", [name for name in STUDIES if name.startswith("main")])
 def test_the_main_comparison_uses_each_algorithms_best_trial(name):
-    search, trials = name.replace("main", "search"), load_record(name.replace("main", "search"))["runs"]
-    most = max(map(len, trials.values()))  # seeds: only the last round's trials have them all
+    search = EARLIER.get(name, name.replace("main", "search"))
+    trials = load_record(search)["runs"]
+    most = max(map(len, trials.values()))  # seeds: of a search only the last round's trials have them all
     for method, variant in STUDIES[name]["variants"].items():
         means = {
             label: numpy.mean([result["accuracy"] for result in results])
             for label, results in trials.items()
-            if label.startswith(f"{method} ") and len(results) == most
+            if re.split(r",| \d", label)[0] == method and len(results) == most
         }
         best = max(means, key=means.get)
-        assert best_trials(ends(search))[method] == best
         assert variant.settings == STUDIES[search]["variants"][best].settings, f"{method}: the best trial is {best}"
         assert variant.algorithm == STUDIES[search]["variants"][best].algorithm
-        rate = ALGORITHMS[variant.algorithm].Settings(**variant.settings).learning_rate
-        assert 6e-5 < rate < 1.7e-3, f"{method}: the best trial is at the edge"
+        if search in SEARCHES:
+            assert best_trials(ends(search))[method] == best
+            rate = ALGORITHMS[variant.algorithm].Settings(**variant.settings).learning_rate
+            assert 6e-5 < rate < 1.7e-3, f"{method}: the best trial is at the edge"
 
 
 def test_a_list_makes_one_variant_for_each_of_its_values(tmp_path, monkeypatch):
