@@ -10,12 +10,11 @@ from decimal import Decimal
 from grpo_teach.errors import needed
 from grpo_teach.rewards.rules import tagged_answer
 
-__all__ = ["coin", "last_number", "lenient_accuracy", "number_reward", "strict_accuracy"]
+__all__ = ["coin", "last_number", "lenient_accuracy", "strict_accuracy"]
 
 # Digits of the ASCII alphabet only; commas, if there are any, stand between thousands.
 PLAIN = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?"
 NUMBER = re.compile(rf"-?{PLAIN}", re.ASCII)
-SIGNED = re.compile(rf"[+-]?(?:{PLAIN}|\.\d+)", re.ASCII)
 # The same in other notations: .5, 84/2 and \frac{84}{2}. The digits of x2, 3.14.15, m^2 and 10^6 are none.
 ANY_NUMBER = re.compile(rf"(?<![\w^.])-?(?:\\frac{{\d+}}{{\d+}}|{PLAIN}(?:/\d+)?|\.\d+)(?![\d^])", re.ASCII)
 BETWEEN = r"(?:[\s,;|${}()\\*-]|or|and|to|boxed)+"  # what stands between the numbers of a list
@@ -37,27 +36,6 @@ def strict_accuracy(completion: str, answer: str) -> float:
     if said is None or not NUMBER.fullmatch(said):
         return 0.0
     return float(Decimal(said.replace(",", "")) == Decimal(answer))
-
-
-def number_reward(completion: str, answer: str) -> float:
-    """1.0 if the completion has one ``<answer>`` and in it stands one number, the right one; else 0.0.
-
-    ``1,000``, ``1000`` and ``1000.0`` are the same. Whatever stands outside the answer does not matter.
-
-    How it fails: a right answer with a unit, in words or in LaTeX gets nothing (:func:`lenient_accuracy` takes those).
-
-    Args:
-        completion: the policy's text.
-        answer: the right number.
-    Returns:
-        1.0 or 0.0, whatever the text.
-    """
-    if re.findall("</?answer>", completion) != ["<answer>", "</answer>"]:
-        return 0.0
-    told, right = completion.split("<answer>")[1].split("</answer>")[0].strip(), answer.strip()
-    if not (SIGNED.fullmatch(told) and SIGNED.fullmatch(right)):
-        return 0.0
-    return float(Decimal(told.replace(",", "")) == Decimal(right.replace(",", "")))
 
 
 def last_number(completion: str) -> str:

@@ -31,8 +31,7 @@ def tagged_answer(completion: str) -> str | None:
     Each tag stands there once and in this order, and around them is nothing but white space.
     Source: DeepSeek-R1 (arXiv 2501.12948) section 2.2.2, format reward.
     """
-    if re.findall("|".join(TAGS), completion) != TAGS:
-        return None
     # DOTALL: thoughts have more than one line. A dot that stops at a line's end is the commonest dead format reward.
-    whole = re.fullmatch(r"\s*<think>.*</think>\s*<answer>(.*)</answer>\s*", completion, re.DOTALL)
+    form = re.compile(r"\s*<think>.*</think>\s*<answer>(.*)</answer>\s*", re.DOTALL)
+    whole = re.findall("|".join(TAGS), completion) == TAGS and form.fullmatch(completion)
     return whole[1].strip() if whole else None
