@@ -19,7 +19,7 @@ from grpo_teach.studies.pretrain import pretrain
 from grpo_teach.studies.results import area, best_trials, ends, on_grid
 from grpo_teach.studies.run import Variant
 from grpo_teach.studies.search import next_round, planned
-from grpo_teach.studies.twists import OneOfEach, Unreliable
+from grpo_teach.studies.twists import Different, OneOfEach, Unreliable
 from grpo_teach.tasks.equation import Equation
 from grpo_teach.tasks.few_problems import FewProblems
 from grpo_teach.tasks.task import Problem
@@ -208,14 +208,13 @@ def test_a_policy_can_be_taught_by_demonstrations_and_reads_as_many_tokens():
     assert result["curve"]["accuracy"][-1] == result["accuracy"]
 
 
-def test_different_right_answers_are_counted_once_a_problem(monkeypatch):
-    class Two(Equation):
-        def test_set(self, n):  # the first is solved by 2 and by 7, the second by 3 alone
-            return [Problem("2x+0=4;", "2"), Problem("3x+0=9;", "3")]
-
+def test_different_right_answers_are_counted_once_a_problem():
+    problems = [Problem("2x+0=4;", "2"), Problem("3x+0=9;", "3")]  # solved by 2 and by 7, and by 3 alone
     texts = ["7", "2", "<think></think>2", "3", "3", "<think>3</think>", "1", "<think></think>3"]
-    monkeypatch.setattr(experiments, "answers", lambda _, __, asked, *others: [(asked, None, texts)])
-    assert experiments._different(None, None, Two(), 4, 8) == (2 + 1) / 2
+    counted = Different(Equation())
+    assert torch.equal(counted.reward(texts, problems), Equation().reward(texts, problems))
+    assert counted.found / len(problems) == (2 + 1) / 2
+    assert counted.max_new_tokens == Equation().max_new_tokens  # all else is the task's own
 
 
 def test_few_problems_are_few_and_the_test_set_stays():

@@ -52,9 +52,6 @@ class _Guarded(ast.NodeTransformer):
     def visit_Call(self, node: ast.Call) -> ast.expr:
         return self._looked_at(self.generic_visit(node))
 
-    def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
-        return self.generic_visit(node)
-
 
 def code_reward(program: str, tests: list[str]) -> float:
     """Share of the tests that hold after the program ran: ``mean(holds(test) for test in tests)``.

@@ -23,13 +23,12 @@ import torch
 from grpo_teach import records
 from grpo_teach.algorithms import ALGORITHMS
 from grpo_teach.errors import InputError, TrainingDiverged
-from grpo_teach.evaluate import answers, evaluate
+from grpo_teach.evaluate import evaluate
 from grpo_teach.policy import load_base
-from grpo_teach.rewards import extract_answer
 from grpo_teach.studies.pretrain import MIXES, pretrain
 from grpo_teach.studies.resume import resumed
 from grpo_teach.studies.search import next_round, planned, trials
-from grpo_teach.studies.twists import Enough, OneOfEach, Unreliable, teach
+from grpo_teach.studies.twists import Different, Enough, OneOfEach, Unreliable, teach
 from grpo_teach.tasks import TASKS
 from grpo_teach.tasks.few_problems import FewProblems, Practice
 from grpo_teach.train import train
@@ -179,12 +178,11 @@ def run(variant: Variant, seed: int, progress: bool = False) -> dict:
                 teach(policy, tokenizer, task, config, variant.tokens, variant.evaluate_every, 256, note, seed)
             else:
                 train(policy, tokenizer, task, algorithm, config, seed=seed, **stop, **watch)
-        samples = ANSWERS // len(task.test_set(256))
-        last = evaluate(policy, tokenizer, task, 256, samples=samples, max_new_tokens=config.max_new_tokens)
+        samples, counted = ANSWERS // len(task.test_set(256)), Different(task)
+        last = evaluate(policy, tokenizer, counted, 256, samples=samples, max_new_tokens=config.max_new_tokens)
         at_last = [rows[-1] | {"evaluation": last.as_dict()}]
         ended |= {"accuracy": last.accuracy, "pass_at_8": last.pass_at_k[8]}
-        ended |= {"length": last.mean_length, "thinks": last.thinks}
-        ended["different"] = _different(policy, tokenizer, task, samples, config.max_new_tokens)
+        ended |= {"length": last.mean_length, "thinks": last.thinks, "different": counted.found / last.problems}
         for name, options in variant.also_asked.items():
             other = TASKS[variant.task](**options)
             asked = evaluate(policy, tokenizer, other, 512, max_new_tokens=config.max_new_tokens)
@@ -201,18 +199,6 @@ def run(variant: Variant, seed: int, progress: bool = False) -> dict:
         ended[name] = sum(row.get(name, 0.0) for row in rows[-5:]) / max(1, len(rows[-5:]))
     ended |= {"tokens": spent[-1]["tokens"], "steps": len(rows), "seconds": spent[-1]["seconds"]}
     return {"seed": seed} | {name: _short(value) for name, value in ended.items()} | {"curve": curve}
-
-
-def _different(policy, tokenizer, task, samples: int, max_new_tokens: int) -> float:
-    """Different right answers to a problem among as many as are sampled, mean over the problems."""
-    asked, found = task.test_set(256), 0
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        for part, _, texts in answers(policy, tokenizer, asked, samples, max_new_tokens, 1.0):
-            rewards = task.reward(texts, part).flatten().tolist()
-            right = [(b // samples, extract_answer(text)) for b, text in enumerate(texts) if rewards[b] >= 1]
-            found += len(set(right))
-    return found / len(asked)
 
 
 def _short(value):

@@ -8,14 +8,31 @@ import torch
 
 from grpo_teach.algorithms import ALGORITHMS
 from grpo_teach.policy import Models
+from grpo_teach.rewards import extract_answer
 from grpo_teach.rollout import from_text
 from grpo_teach.train import Trainer, mixed_groups
 
-__all__ = ["Enough", "OneOfEach", "Unreliable", "teach"]
+__all__ = ["Different", "Enough", "OneOfEach", "Unreliable", "teach"]
 
 
 class Enough(Exception):
     """A run has come as far as its study asks."""
+
+
+class Different:
+    """A task that counts, while it is asked, the different right answers to each problem: ``found``, over all."""
+
+    def __init__(self, task):
+        self.task, self.found = task, 0
+
+    def __getattr__(self, name: str):
+        return getattr(self.task, name)
+
+    def reward(self, completions: list[str], problems: list) -> torch.Tensor:
+        rewards = self.task.reward(completions, problems)
+        right = (rewards.flatten() >= 1).nonzero().flatten().tolist()
+        self.found += len({(b // rewards.shape[1], extract_answer(completions[b])) for b in right})
+        return rewards
 
 
 class Unreliable:
