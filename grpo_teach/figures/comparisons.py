@@ -12,7 +12,22 @@ from grpo_teach.figures.curves import STYLE
 from grpo_teach.studies.results import best_trials, ends, interval, mean
 from grpo_teach.studies.run import load_study
 
-__all__ = ["ends_figure", "search_figure"]
+__all__ = ["changes_table", "ends_figure", "search_figure"]
+
+
+def changes_table(title: str, rows: dict[str, dict], name: Callable[[str], str] = str) -> str:
+    """What :func:`~grpo_teach.studies.results.changes` found in shares, in percentage points, one line a change.
+
+    Args:
+        title: what stands above the names, "minus GRPO" for instance.
+        rows: for each change ``gap``, ``low``, ``high``, ``p`` and ``holm``.
+        name: what a change's label is written as.
+    """
+    lines = [f"{title:42} {'points':>7}  {'95% interval':>16}  {'p':>8}  {'p, Holm':>8}"]
+    for label, row in rows.items():
+        reach = f"{100 * row['low']:+.1f} to {100 * row['high']:+.1f}"
+        lines.append(f"{name(label):42} {100 * row['gap']:+7.1f}  {reach:>16}  {row['p']:8.2g}  {row['holm']:8.2g}")
+    return "\n".join(lines)
 
 
 def ends_figure(panels: dict[str, dict[str, list[float]]], name: Callable[[str], str] = str) -> Figure:
