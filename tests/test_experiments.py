@@ -146,11 +146,17 @@ def test_wrong_rewards_reach_the_learner_and_not_the_evaluation(monkeypatch):
     task = TASKS["chain_sum"](5)
     problems = task.sample(1, torch.Generator().manual_seed(0))
     texts = [problems[0].answer, "x"]
-    always = Unreliable(task, 1.0)
+    always = Unreliable(task, 1.0, 1.0)
     assert always(texts, problems).tolist() == [[0.0, 1.0]]
-    assert always.graded == {"reward": 0.5, "mixed_groups": 1.0}
-    sometimes = Unreliable(task, 0.25)(["x"] * 10_000, problems)
-    assert abs(float(sometimes.mean()) - 0.25) < 0.02  # 10,000 draws: 0.25 ± 0.013 with 99.7%
+    assert always.graded == {"reward": 0.5, "mixed_groups": 1.0, "paid": 0.5, "paid_mixed": 1.0}
+    for positives, negatives in ((0.25, 0.0), (0.0, 0.25), (0.1, 0.4)):
+        erring = Unreliable(task, positives, negatives)
+        paid = erring([text for text in texts for _ in range(10_000)], problems)[0]  # 10,000 right, 10,000 wrong
+        right, wrong = float(paid[:10_000].mean()), float(paid[10_000:].mean())
+        assert abs(1 - right - negatives) < 0.02 and abs(wrong - positives) < 0.02  # 0.25 ± 0.013 with 99.7%
+        assert erring.graded["reward"] == 0.5 and erring.graded["paid"] == pytest.approx((right + wrong) / 2)
+        assert negatives or right == 1
+        assert positives or wrong == 0
     seen, inner = [], ALGORITHMS["grpo"]
 
     def spy(models, rollouts, rewards, config):
@@ -160,6 +166,7 @@ def test_wrong_rewards_reach_the_learner_and_not_the_evaluation(monkeypatch):
     monkeypatch.setitem(experiments.ALGORITHMS, "grpo", inner._replace(update=spy))
     honest = experiments.run(TINY, 0)["curve"]
     wrong = experiments.run(dataclasses.replace(TINY, wrong_rewards=1.0), 0)["curve"]
+    assert wrong["paid"][0] == pytest.approx(1 - honest["reward"][0], abs=1e-4) and "paid" not in honest
     assert torch.equal(seen[TINY.steps], 1 - seen[0])  # the first batch of each run: sampled by the same policy
     assert wrong["reward"][0] == honest["reward"][0] and wrong["mixed_groups"][0] == honest["mixed_groups"][0]
 

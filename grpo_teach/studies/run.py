@@ -54,7 +54,8 @@ class Variant:
         evaluate_every: steps between evaluations.
         practice: at the end, ask training problems in place of the held-out ones: for choosing settings.
         until: the run ends before that too, one update after an evaluation that finds so large a share right.
-        wrong_rewards: share of training rewards that are turned round.
+        wrong_rewards: share of training rewards that are turned round, right or wrong.
+        false_positives, false_negatives: the same for wrong answers alone, and for right ones alone.
         best_of_n: of each group's right answers only the first is paid.
         demonstrations: learn worked answers that are given, as many, in place of the policy's own.
         train_problems: how many different problems training may draw; None for no limit.
@@ -73,6 +74,8 @@ class Variant:
     practice: bool = False
     until: float | None = None
     wrong_rewards: float = 0.0
+    false_positives: float = 0.0
+    false_negatives: float = 0.0
     best_of_n: bool = False
     demonstrations: bool = False
     train_problems: int | None = None
@@ -160,7 +163,8 @@ def run(variant: Variant, seed: int, progress: bool = False) -> dict:
     """
     policy, tokenizer, task = variant.start()
     algorithm, rows = ALGORITHMS[variant.algorithm], []
-    reward = Unreliable(task, variant.wrong_rewards) if variant.wrong_rewards else None
+    errors = [variant.wrong_rewards + errs for errs in (variant.false_positives, variant.false_negatives)]
+    reward = Unreliable(task, *errors) if any(errors) else None
     reward = OneOfEach(task) if variant.best_of_n else reward
 
     def note(row: dict) -> None:  # a record shows how good the policy is, not what it was paid
@@ -192,7 +196,8 @@ def run(variant: Variant, seed: int, progress: bool = False) -> dict:
     spent = [{"tokens": 0, "seconds": 0.0}, *rows]  # an evaluation is made before its row's batch is learned from
     kept = [pair for pair in zip(spent, [*rows, *at_last], strict=False) if "evaluation" in pair[1]]
     curve = {name: [_short(before[name]) for before, _ in kept] for name in ("tokens", "seconds")}
-    curve |= {name: [_short(row.get(name, 0.0)) for _, row in kept] for name in CURVE}
+    seen = (*CURVE, *sorted(reward.graded.keys() - {*CURVE})) if reward else CURVE
+    curve |= {name: [_short(row.get(name, 0.0)) for _, row in kept] for name in seen}
     curve["accuracy"] = [_short(row["evaluation"]["accuracy"]) for _, row in kept]
     ended["late"] = 0.0 if ended["diverged"] else float(numpy.mean(curve["accuracy"][-3:]))
     for name in ("entropy", "kl"):

@@ -36,15 +36,26 @@ class Different:
 
 
 class Unreliable:
-    """A task's reward of which a share is turned round; ``graded`` is what an honest one would have shown."""
+    """A task's reward from a verifier that errs; ``graded`` is what an honest one would have shown.
 
-    def __init__(self, task, share: float):
-        self.task, self.share, self.graded = task, share, {}
+    ``paid = right (1 - false_negatives) + (1 - right) false_positives`` on average. With both at 1/2 it is a coin that
+    knows nothing of the answer.
+
+    Args:
+        task: whose reward it is, 0 or 1.
+        false_positives, false_negatives: the share of wrong answers that are called right, and of right ones wrong.
+    """
+
+    def __init__(self, task, false_positives: float, false_negatives: float):
+        self.task, self.errors, self.graded = task, (false_positives, false_negatives), {}
 
     def __call__(self, completions: list[str], problems: list) -> torch.Tensor:
-        right = self.task.reward(completions, problems)
-        self.graded = {"reward": float(right.mean()), "mixed_groups": mixed_groups(right)}
-        return torch.where(torch.rand_like(right) < self.share, 1 - right, right)
+        right, (positives, negatives) = self.task.reward(completions, problems), self.errors
+        turned = torch.rand_like(right) < torch.where(right == 1, negatives, positives)
+        paid = torch.where(turned, 1 - right, right)
+        self.graded = {"paid": float(paid.mean()), "paid_mixed": mixed_groups(paid)}
+        self.graded |= {"reward": float(right.mean()), "mixed_groups": mixed_groups(right)}
+        return paid
 
 
 class OneOfEach:
