@@ -155,7 +155,7 @@ def _describe(compared: _Comparison) -> tuple[str, dict]:
         return "sign_flipped_and_more", {"more": compared.exercise.texts[flipped]}
     if factors and all(factors) and not one_factor:
         return "changing_factor", {"factors": ", ".join(f"{f:.4g}" for f in factors)}
-    return "wrong_value", {}
+    return compared.cases[smallest].mistake or "wrong_value", {}
 
 
 def _where(compared: _Comparison) -> str:
@@ -231,7 +231,8 @@ def examine(exercise: Exercise, function: Callable) -> Verdict:
             if edited:
                 sentence += " " + texts["also_edits_inputs"].format(names=" and ".join(edited))
             some_right = len(compared.failing) < len(compared.cases)
-            if diagnosis == "wrong_value" or (some_right and diagnosis in TEXTS["general"]):
+            unexplained = texts[diagnosis] == texts["wrong_value"]
+            if unexplained or (some_right and diagnosis in TEXTS["general"]):
                 sentence += _where(compared)
             message = f"{sentence}\n{_counter_example(compared)}"
             return Verdict(exercise.name, False, True, diagnosis, message)

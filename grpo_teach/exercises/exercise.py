@@ -23,16 +23,21 @@ for path in sorted(Path(__file__).parent.glob("*.toml")):
 
 @dataclass(frozen=True)
 class Case:
-    """Inputs to try, and in words what they add to the cases before them: "It goes wrong with <label>. <hint>"."""
+    """Inputs to try, and in words what they add to the cases before them: "It goes wrong with <label>. <hint>".
+
+    ``mistake`` is the diagnosis if this case is the first to go wrong, and no mistake of the list explains all of them:
+    a reward has so many holes that the list cannot hold every combination.
+    """
 
     label: str
     inputs: dict[str, object]
     hint: str = ""
+    mistake: str = ""
 
 
 def _case(table: dict) -> Case:
     inputs = {k: _tensor(v) if isinstance(v, list) else v for k, v in table.items()}
-    return Case(inputs.pop("label"), inputs, inputs.pop("hint", ""))
+    return Case(inputs.pop("label"), inputs, inputs.pop("hint", ""), inputs.pop("mistake", ""))
 
 
 def _tensor(numbers: list) -> torch.Tensor:
@@ -80,6 +85,7 @@ class Exercise:
         table = TEXTS[self.name]
         texts = TEXTS["general"] | {k: v for k, v in table.items() if isinstance(v, str)}
         object.__setattr__(self, "cases", tuple(map(_case, table["cases"])))
+        texts |= {case.mistake: texts["wrong_value"] for case in self.cases if case.mistake}
         for kind in ("mistakes", "also_right"):
             entries = table.get(kind, {})
             object.__setattr__(self, kind, {name: self._function(entry["code"]) for name, entry in entries.items()})
