@@ -14,6 +14,7 @@ from grpo_teach.exercises import (
     chapter_06,
     chapter_07,
     chapter_08,
+    chapter_09,
 )
 from grpo_teach.exercises.diagnose import examine
 from grpo_teach.exercises.exercise import Exercise
@@ -21,7 +22,7 @@ from grpo_teach.exercises.report import Verdict, note_progress, read_progress, s
 
 __all__ = ["Verdict", "check", "names", "progress"]
 
-CHAPTERS = (chapter_01, chapter_02, chapter_03, chapter_04, chapter_05, chapter_06, chapter_07, chapter_08)
+CHAPTERS = (chapter_01, chapter_02, chapter_03, chapter_04, chapter_05, chapter_06, chapter_07, chapter_08, chapter_09)
 EXERCISES = {exercise.name: exercise for chapter in CHAPTERS for exercise in chapter.EXERCISES}
 
 
