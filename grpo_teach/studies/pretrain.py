@@ -15,7 +15,7 @@ import torch
 from grpo_teach.algorithms import SFT
 from grpo_teach.policy import tiny_policy, tiny_tokenizer
 from grpo_teach.supervise import supervise
-from grpo_teach.tasks import Addition, ChainSum, Equation, Task
+from grpo_teach.tasks import Addition, ChainSum, Equation, Programs, Task
 
 __all__ = ["MIXES", "Mix", "pretrain"]
 
@@ -43,6 +43,7 @@ MIXES = {
     # share that thinks still climbs in training, but the arithmetic breaks.
     "addition": Mix(Addition(3), thinking=0.05, slip=0.02, steps=1000),
     "equation": Mix(Equation(), thinking=0.1, slip=0.02, steps=2000),
+    "programs": Mix(Programs(), thinking=0.2, slip=0.05, steps=1500),
 }
 
 

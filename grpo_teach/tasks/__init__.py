@@ -6,9 +6,8 @@
 from grpo_teach.tasks.addition import Addition
 from grpo_teach.tasks.chain_sum import ChainSum
 from grpo_teach.tasks.equation import Equation
+from grpo_teach.tasks.programs import Programs
 from grpo_teach.tasks.task import Problem, Task
 from grpo_teach.tasks.word_problems import WordProblems
 
-__all__ = ["TASKS", "Addition", "ChainSum", "Equation", "Problem", "Task", "WordProblems"]
-
-TASKS: dict[str, type[Task]] = {"chain_sum": ChainSum, "addition": Addition, "equation": Equation}
+TASKS: dict[str, type] = {"chain_sum": ChainSum, "addition": Addition, "equation": Equation, "programs": Programs}

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 __all__ = ["tiny_policy", "tiny_tokenizer"]
 
 
-def tiny_tokenizer(characters: str = "0123456789+=;") -> PreTrainedTokenizerFast:
-    """One token a character; ``<think>``, ``</think>``, ``<eos>`` and ``<pad>`` are one token each."""
+def tiny_tokenizer(characters: Sequence[str] = "0123456789+=;") -> PreTrainedTokenizerFast:
+    """One token a character; ``<think>``, ``</think>``, ``<eos>`` and ``<pad>`` are one token each.
+
+    Args:
+        characters: a text, or its pieces: those of several characters are one token each, the longest first.
+    """
+    longest_first = sorted((piece for piece in characters if len(piece) > 1), key=len, reverse=True)
+    pieces = "|".join(["</?think>", *map(re.escape, longest_first), "."])
     vocabulary = {token: i for i, token in enumerate(["<pad>", "<eos>", "<think>", "</think>", *characters])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"</?think>|."), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(pieces), "isolated")
     tokenizer.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<pad>", padding_side="left"
