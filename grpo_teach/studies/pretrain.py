@@ -26,15 +26,17 @@ class Mix:
 
     Attributes:
         task: whose problems.
-        thinking: share of worked scratchpads; the rest are guesses.
+        thinking: share of worked scratchpads, of right programs where those are the answers; the rest are guesses.
         slip: probability of a mistake in a step of a scratchpad.
         steps: how many batches suffice to learn it.
+        batch: texts a step.
     """
 
     task: Task
     thinking: float = 0.2
     slip: float = 0.05
     steps: int = 1500
+    batch: int = 256
 
 
 MIXES = {
@@ -43,7 +45,7 @@ MIXES = {
     # share that thinks still climbs in training, but the arithmetic breaks.
     "addition": Mix(Addition(3), thinking=0.05, slip=0.02, steps=1000),
     "equation": Mix(Equation(), thinking=0.1, slip=0.02, steps=2000),
-    "programs": Mix(Programs(), thinking=0.2, slip=0.05, steps=1500),
+    "programs": Mix(Programs(), thinking=0.2, slip=0.05, steps=2400, batch=128),
 }
 
 
@@ -51,7 +53,7 @@ def pretrain(
     steps: int | None = None,
     seed: int = 0,
     mix: Mix = MIXES["chain_sum"],
-    batch: int = 256,
+    batch: int | None = None,
     learning_rate: float = 2e-3,
     policy=None,
     hidden_size: int = 128,
@@ -63,7 +65,7 @@ def pretrain(
         steps: optimizer steps; without a number, the mix's own.
         seed: of weights, problems and mix. The same seed gives the same weights on one machine.
         mix: what to read.
-        batch: texts a step.
+        batch: texts a step; without a number, the mix's own.
         learning_rate: at the start; falls to 0.
         policy: a policy of the task's vocabulary that reads on; without one, a tiny one with random weights.
         hidden_size: width of that tiny one; its MLP is four times as wide.
@@ -72,7 +74,8 @@ def pretrain(
         ``(policy, tokenizer)``.
     """
     torch.manual_seed(seed)
-    task, fresh, steps = mix.task, policy is None, mix.steps if steps is None else steps
+    task, fresh = mix.task, policy is None
+    steps, batch = mix.steps if steps is None else steps, batch or mix.batch
     tokenizer = tiny_tokenizer(task.characters)
     policy = tiny_policy(tokenizer, hidden_size, intermediate_size=4 * hidden_size) if fresh else policy
 

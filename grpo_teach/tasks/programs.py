@@ -20,38 +20,30 @@ from grpo_teach.tasks.task import Problem, Task
 
 __all__ = ["HELD_OUT", "WHAT", "Programs"]
 
-ORDERS = {
-    "x": lambda x: x,
-    "sorted(x)": sorted,
-    "x[::-1]": lambda x: x[::-1],
-    "sorted(x)[::-1]": lambda x: sorted(x)[::-1],
-}
 LISTS: dict[str, Callable] = {
+    "x[::-1]": lambda x: x[::-1],
+    "x[1:]": lambda x: x[1:],
+    "x[:-1]": lambda x: x[:-1],
     "x+x": lambda x: x + x,
+    "sorted(x)": sorted,
+    "sorted(x)[::-1]": lambda x: sorted(x)[::-1],
+    "sorted(x)[1:]": lambda x: sorted(x)[1:],
+    "sorted(x)[:-1]": lambda x: sorted(x)[:-1],
     "[a+1 for a in x]": lambda x: [a + 1 for a in x],
-    "[a+2 for a in x]": lambda x: [a + 2 for a in x],
     "[a*2 for a in x]": lambda x: [a * 2 for a in x],
 }
-for _text, _order in ORDERS.items():
-    LISTS[_text] = _order
-    LISTS[f"{_text}[1:]"] = lambda x, order=_order: order(x)[1:]
-    LISTS[f"{_text}[:-1]"] = lambda x, order=_order: order(x)[:-1]
-del LISTS["x"]  # a list that comes back as it is asks for nothing
 NUMBERS: dict[str, Callable] = {
+    "x[0]": lambda x: x[0],
+    "x[-1]": lambda x: x[-1],
+    "len(x)": len,
     "sum(x)": sum,
     "max(x)": max,
     "min(x)": min,
-    "len(x)": len,
-    "x[0]": lambda x: x[0],
-    "x[-1]": lambda x: x[-1],
-    "sum(x)+1": lambda x: sum(x) + 1,
     "max(x)+1": lambda x: max(x) + 1,
     "min(x)+1": lambda x: min(x) + 1,
     "sum(x)*2": lambda x: sum(x) * 2,
-    "max(x)*2": lambda x: max(x) * 2,
     "max(x)+min(x)": lambda x: max(x) + min(x),
     "max(x)-min(x)": lambda x: max(x) - min(x),
-    "sum(x)-max(x)": lambda x: sum(x) - max(x),
 }
 WHAT = LISTS | NUMBERS  # what can have been done to the list: a program, and the same as a function of ours
 HELD_OUT = ([3, 1, 4, 2], [5, 0, 8], [9, 6, 6, 1, 7], [2, 7, 1, 8, 2, 8], [4, 9])  # no prompt shows one of these
@@ -74,7 +66,7 @@ def _passes(expression: str, tests: tuple[str, ...]) -> float:
 
 @dataclass(frozen=True)
 class Programs(Task):
-    """Problems ``[list]>result;`` with 3 to 5 digits in the list, of one of the programs in ``WHAT``.
+    """Problems ``[list]>result;`` with 3 or 4 digits in the list, of one of the programs in ``WHAT``.
 
     No other program there gives the shown result, so the example says which one it is. Any program that does the same
     is right: its reward is ``code_reward(program, tests) == 1``, run in the sandbox.
@@ -91,17 +83,17 @@ class Programs(Task):
     characters: ClassVar[tuple[str, ...]] = (
         *"0123456789[]();>,:+-*xa", "[::-1]", " for a in ", "sorted(", "sum(", "max(", "min(", "len("
     )  # fmt: skip
-    max_new_tokens: ClassVar[int] = 24  # a copied list of ten digits takes 22; a program, up to 10
+    max_new_tokens: ClassVar[int] = 20  # a copied list of eight digits takes 18; a program, up to 9
 
     def __post_init__(self):
         if self.grade not in ("held_out", "shown"):
             raise InputError(f"grade must be one of held_out, shown; got {self.grade!r}")
 
     def draw(self, generator: torch.Generator) -> Problem:
-        """A program, uniformly, then a list of 3 to 5 digits until no other program gives the same result."""
+        """A program, uniformly, then a list of 3 or 4 digits until no other program gives the same result."""
         what = list(WHAT)[int(torch.randint(len(WHAT), (1,), generator=generator))]
         while True:
-            length = int(torch.randint(3, 6, (1,), generator=generator))
+            length = int(torch.randint(3, 5, (1,), generator=generator))
             x = torch.randint(10, (length,), generator=generator).tolist()
             result = WHAT[what](x)
             if x not in HELD_OUT and sum(other(x) == result for other in WHAT.values()) == 1:
