@@ -1,6 +1,7 @@
 """The programs task: examples that say which program it was, tests that a copy fails, a base that can be taught."""
 
 import ast
+import copy
 import re
 import sys
 import zlib
@@ -12,7 +13,7 @@ import torch
 pytest.importorskip("pydantic_monty", reason="the sandbox is not installed")
 from hostile import HOSTILE
 
-from grpo_teach import TASKS, InputError, Problem, evaluate, load_base, sample, wilson_interval
+from grpo_teach import ALGORITHMS, GRPO, TASKS, InputError, Problem, evaluate, load_base, sample, train, wilson_interval
 from grpo_teach.policy import tiny_tokenizer
 from grpo_teach.rewards import code_reward, sandbox
 from grpo_teach.tasks import Programs
@@ -265,3 +266,17 @@ def test_the_bases_answers_are_programs_or_copies(base):
     texts = sample(*base, prompts, max_new_tokens=TASK.max_new_tokens).texts(base[1])
     known = sum(text in WHAT or text == example(p)[1] for text, p in zip(texts, problems, strict=True))
     assert known > 0.8 * 128
+
+
+@pytest.mark.parametrize("verifier", [TASK, WEAK], ids=["held_out", "shown"])
+def test_training_teaches_what_the_verifier_pays_for(base, verifier):
+    policy, tokenizer = copy.deepcopy(base[0]), base[1]
+    config = GRPO(max_new_tokens=TASK.max_new_tokens)
+    run = train(policy, tokenizer, TASK, ALGORITHMS["grpo"], config, steps=20, reward=verifier.reward, progress=False)
+    first, last = run.history[0]["reward"], run.history[-1]["reward"]
+    after = run.evaluate(256)
+    assert last > first + 0.1
+    if verifier is TASK:
+        assert after.accuracy > 0.25 and after.figures["copied"] < 0.2
+    else:
+        assert after.accuracy < 0.07 and after.figures["copied"] > 0.7
