@@ -69,7 +69,8 @@ class Programs(Task):
     """Problems ``[list]>result;`` with 3 or 4 digits in the list, of one of the programs in ``WHAT``.
 
     No other program there gives the shown result, so the example says which one it is. Any program that does the same
-    is right: its reward is ``code_reward(program, tests) == 1``, run in the sandbox.
+    is right: its reward is ``code_reward(program, tests) == 1``, run in the sandbox. The held-out problems show other
+    lists than training does, and ask for the same programs.
 
     Attributes:
         grade: which tests must hold: ``"held_out"``, on lists that no prompt shows, or ``"shown"``, the prompt's own
