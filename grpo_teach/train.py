@@ -15,6 +15,7 @@ from grpo_teach.evaluate import Evaluation, evaluate
 from grpo_teach.learner import Learner, adamw
 from grpo_teach.losses import kl_k3
 from grpo_teach.policy import Models
+from grpo_teach.rewards.paid import paid, reward_name
 from grpo_teach.rollout import Rollouts, sample
 from grpo_teach.score import score
 
@@ -35,11 +36,6 @@ def kl_to_reference(reference, rollouts: Rollouts, temperature: float) -> dict[s
     part = rollouts[torch.arange(0, len(rollouts), max(1, len(rollouts) // KL_ROWS))]
     k3 = kl_k3(part.old_logprobs, score(reference, part, temperature))
     return {"kl": float((k3 * part.mask).sum() / part.mask.sum())}
-
-
-def reward_name(reward: Callable) -> str:
-    """A reward function's name, for messages and for telling runs apart."""
-    return getattr(reward, "__qualname__", type(reward).__name__)
 
 
 def _fingerprint(policy) -> str:
@@ -91,19 +87,8 @@ class Trainer(Learner):
 
     def rewarded(self, texts: list[str], problems: list) -> Tensor:
         """[P, G] what the completions are paid; anything but one finite number for each is refused."""
-        reward, wanted = self.reward, (len(problems), self.config.group_size)
-        reward = self.task.reward if reward is None else reward
-        given = reward(texts, problems)
-        try:
-            rewards = torch.as_tensor(given, device=self.models.policy.device)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise InputError(f"{reward_name(reward)} gave no numbers: {error}") from error
-        if not (isinstance(given, Tensor) and given.is_floating_point()):
-            rewards = rewards.float()
-        if rewards.shape != wanted or not torch.isfinite(rewards).all():
-            got = "NaN or infinite ones" if rewards.shape == wanted else f"shape {tuple(rewards.shape)}"
-            raise InputError(f"{reward_name(reward)} must give {wanted} finite rewards, row p problem p's; got {got}")
-        return rewards
+        reward = self.task.reward if self.reward is None else self.reward
+        return paid(reward, texts, problems).to(self.models.policy.device)
 
     def look(self, rollouts: Rollouts, texts: list[str], rewards: Tensor) -> dict:
         """What a batch shows before anything is learnt from it; lengths in tokens, entropy in nats a token."""
@@ -189,8 +174,9 @@ def train(
         The trainer, with ``history``, ``tokens``, ``seconds`` (evaluation and writing not counted) and
         ``models.policy``.
     Raises:
-        InputError: for an impossible request or an unreadable checkpoint.
-        TrainingDiverged: if a loss, gradient or log-prob is not finite; the last checkpoint is kept.
+        InputError: for an impossible request, an unreadable checkpoint, or a reward that is none (its name and the
+            completion that did it are in the message).
+        TrainingDiverged: if a loss, gradient or log-prob is not finite. The last checkpoint is kept, and named.
     """
     if steps is None and tokens is None:
         raise InputError("say when to stop: give steps or tokens")
@@ -231,6 +217,9 @@ def train(
             bar.update((trainer.step if steps else trainer.tokens) - bar.n)
             if checkpoint and (trainer.step % checkpoint_every == 0 or finished()):
                 records.save_checkpoint(checkpoint, trainer.state())
+    except (InputError, TrainingDiverged) as error:
+        kept = f"; {checkpoint} holds the last good step" if checkpoint and checkpoint.exists() else ""
+        raise type(error)(f"{error}{kept}") from error
     finally:
         bar.close()
         if log:

@@ -325,13 +325,54 @@ def test_a_run_is_not_resumed_with_another_reward(run, tmp_path):
     "wrong, word",
     [
         (lambda texts, problems: torch.zeros(len(texts)), "shape"),
+        (lambda texts, problems: torch.zeros(len(problems), len(texts) // len(problems) + 1), "shape"),
         (lambda texts, problems: torch.full((len(problems), len(texts) // len(problems)), math.nan), "NaN"),
+        (lambda texts, problems: None, "no numbers"),
+        (lambda texts, problems: "1.0", "no numbers"),
+        (lambda texts, problems: 1 / 0, "ZeroDivisionError: division by zero"),
+        (lambda texts, problems: {}["two\nlines"], "KeyError"),
     ],
 )
 def test_a_reward_that_is_no_reward_is_refused_by_name(run, wrong, word):
     with pytest.raises(InputError, match=f"lambda.*{word}") as refused:
         run(reward=wrong)
     assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("given", [math.inf, math.nan, "good", [1.0], None])
+def test_the_completion_that_a_reward_fails_on_and_the_last_good_step_are_named(run, tmp_path, given):
+    batches, bad = [], [given]
+
+    def fails_later(texts, problems):
+        batches.append(texts)
+        size = len(texts) // len(problems)
+        worth = [bad[0] if len(batches) > 2 and text == max(batches[2]) else 0.0 for text in texts]
+        return [worth[i : i + size] for i in range(0, len(worth), size)]
+
+    with pytest.raises(InputError, match="fails_later failed") as refused:
+        run(out=tmp_path, reward=fails_later, checkpoint_every=1)
+    assert repr(max(batches[2])) in str(refused.value) and str(tmp_path / "checkpoint.pt") in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1 and len(rows(tmp_path)) == 2
+    bad[0] = 0.0  # mended under its own name
+    assert run(out=tmp_path, reward=fails_later, resume=True).step == 6
+
+
+def test_a_reward_that_fails_on_whole_batches_alone_blames_no_completion(run):
+    def of_many(texts, problems):
+        if len(texts) > 1:
+            raise ValueError("too many")
+        return [[0.0]]
+
+    with pytest.raises(InputError, match="of_many failed: ValueError: too many$"):
+        run(reward=of_many)
+
+
+def test_what_a_reward_says_of_a_missing_package_goes_through(run):
+    def missing(texts, problems):
+        raise InputError("sandbox is needed for this")
+
+    with pytest.raises(InputError, match="^sandbox is needed for this$"):
+        run(reward=missing)
 
 
 def test_a_checkpoint_with_a_value_heads_older_name_is_gone_on_with(run, tmp_path):

@@ -1,0 +1,68 @@
+"""What a reward function pays a batch, and who is to blame where it pays something else than numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from grpo_teach.errors import InputError
+
+__all__ = ["paid", "reward_name"]
+
+
+def reward_name(reward: Callable) -> str:
+    """A reward function's name, for messages and for telling runs apart."""
+    return getattr(reward, "__qualname__", type(reward).__name__)
+
+
+def paid(reward: Callable, completions: list[str], problems: list) -> Tensor:
+    """[P, G] what the completions are paid; anything but one finite number for each is refused.
+
+    Args:
+        reward: ``(completions, problems) -> [P, G]``.
+        completions: P * G texts in prompt order.
+        problems: P of them.
+    Raises:
+        InputError: if the reward raises, or gives a string, another shape, NaN or infinity. The one line has its name
+            and, where one completion alone brings it about, that completion. What the reward itself says in an
+            InputError, a package that is missing for instance, goes through as it is.
+    """
+    try:
+        return _numbers(reward(completions, problems), len(problems), len(completions) // len(problems))
+    except InputError:
+        raise
+    except Exception as error:  # a reward is anybody's code
+        said = " ".join(f"{type(error).__name__}: {error}".split()).removeprefix("_NotNumbers: ")
+        raise InputError(
+            f"the reward {reward_name(reward)} failed: {said}{_blame(reward, completions, problems)}"
+        ) from error
+
+
+class _NotNumbers(Exception):
+    """A reward gave something else than one finite number for each completion."""
+
+
+def _numbers(given, prompts: int, group: int) -> Tensor:
+    try:
+        rewards = torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise _NotNumbers(f"it gave no numbers ({error})") from error
+    if rewards.shape != (prompts, group):
+        raise _NotNumbers(f"it gave the shape {tuple(rewards.shape)}, not {(prompts, group)}, row p problem p's")
+    rewards = rewards if isinstance(given, Tensor) and given.is_floating_point() else rewards.float()
+    if not torch.isfinite(rewards).all():
+        raise _NotNumbers("it gave NaN or infinite rewards")
+    return rewards
+
+
+def _blame(reward: Callable, completions: list[str], problems: list) -> str:
+    """The first completion that brings it about when it is asked alone; nothing if none does."""
+    group = len(completions) // len(problems)
+    for i, completion in enumerate(completions):
+        try:
+            _numbers(reward([completion], [problems[i // group]]), 1, 1)
+        except Exception:
+            return f"; the completion is {completion!r}"
+    return ""
