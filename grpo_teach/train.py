@@ -69,7 +69,7 @@ class Trainer(Learner):
         problems, rollouts = self.sample()
         texts = rollouts.texts(self.tokenizer)
         rewards = self.rewarded(texts, problems)
-        row = self.look(rollouts, texts, rewards)
+        row = self.look(rollouts, texts, rewards) | getattr(self.reward, "seen", {})
         row |= self.learn(rollouts, rewards)
         self.tokens += rollouts.tokens
         self.seconds += time.perf_counter() - started
@@ -159,7 +159,7 @@ def train(
         seed: of prompts, sampling and shuffles.
         reward: what training pays, ``(completions, problems) -> [P, G]``; without it ``task.reward``. Evaluation
             stays with the task, so a proxy's rise is seen beside the task's own grade. A run that is resumed is held
-            to the same reward by its name alone.
+            to the same reward by its name alone. What it keeps in ``seen``, numbers by name, is logged.
         optimizer: makes one from the parameters and the learning rate: :func:`adamw`, or
             :func:`grpo_teach.large.adamw8bit`.
         reference: False saves the frozen copy where nothing but the monitored ``kl`` needs it.
