@@ -1,4 +1,4 @@
-"""A hundred thousand odd completions: no reward raises, each pays 0 or 1, and by another reading what is paid is right."""
+"""A hundred thousand odd completions: no reward raises, each pays 0 or 1, and another reading agrees with it."""
 
 import random
 from fractions import Fraction
@@ -96,20 +96,3 @@ def test_any_text_and_any_bytes_are_taken(text):
     for reward in STRICT.values():
         assert reward(text, "42") in (0.0, 1.0)
         assert reward(f"<think></think><answer>{text}</answer>", "42") in (0.0, 1.0)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "<think>" * 50_000,
-        "<answer>" * 50_000 + "</answer>" * 50_000,
-        "<think>" + " \n" * 200_000 + "</think>" + " " * 200_000,
-        "<think></think><answer>" + "1," * 200_000 + "</answer>",
-        "<think></think><answer>" + "9" * 400_000 + "</answer>",
-        "<think></think><answer>" + "-" * 400_000 + "42</answer>",
-        "<" * 400_000,
-    ],
-)
-def test_very_long_texts_come_back(text):  # a pattern that backtracks would not
-    for reward in STRICT.values():
-        assert reward(text, "42") == 0.0 or reward is STRICT["format"]
