@@ -20,7 +20,6 @@ from grpo_teach.large import model_config
 TESTS = Path(__file__).parent
 NOTEBOOKS = sorted((TESTS.parent / "notebooks").glob("0[1-9]_*.ipynb"))
 sys.path.insert(0, str(TESTS))
-cells_09 = importlib.import_module("answers.cells_09")
 CHAPTERS = [importlib.import_module(f"answers.{path.stem}") for path in sorted(TESTS.glob("answers/chapter_*.py"))]
 ANSWERS = [(chapter.__name__.split(".")[1], chapter) for chapter in CHAPTERS]
 chapter_08 = dict(ANSWERS)["chapter_08"]
@@ -71,8 +70,6 @@ def notebook_functions(tag: str) -> dict:
 
 
 STUBS, SOLUTIONS = notebook_functions("exercise"), notebook_functions("solution")
-if not any(path.name.startswith("09_") for path in NOTEBOOKS):  # its cells wait for it in a file of their own
-    STUBS, SOLUTIONS = STUBS | cells_09.STUBS, SOLUTIONS | cells_09.SOLUTIONS
 
 
 def test_every_exercise_of_the_course_has_a_stub_a_solution_and_answers_to_test():

@@ -22,7 +22,8 @@ def bradley_terry_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
         A scalar in nats, at least 0; log 2 where the scores tell nothing. Its gradient flows to both.
     Raises:
         ValueError: if the shapes differ or are not [B]: [B] and [B, 1] would be compared in all B * B pairs.
-    Source: Bradley and Terry (1952), Biometrika 39; as a loss Ouyang et al. (arXiv 2203.02155) section 3.5.
+    Source: Bradley and Terry (1952), Biometrika 39; as a loss Ouyang et al. (arXiv 2203.02155) section 3.5;
+        book Eq. (9.6).
     """
     if chosen.dim() != 1 or chosen.shape != rejected.shape:
         raise ValueError(f"both must have one shape [B], got {list(chosen.shape)} and {list(rejected.shape)}")

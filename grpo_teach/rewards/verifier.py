@@ -19,7 +19,7 @@ def mixed_share(success: Tensor, group_size: int) -> float:
         In [0, 1]; 0.0 for groups of one.
     Raises:
         ValueError: for another shape, no prompt, a rate outside [0, 1] or a group of fewer than 1.
-    Source: the groups that dynamic sampling keeps, DAPO (arXiv 2503.14476) section 3.2.
+    Source: the groups that dynamic sampling keeps, DAPO (arXiv 2503.14476) section 3.2; book Eq. (9.3).
     """
     if success.dim() != 1 or not len(success):
         raise ValueError(f"success must have shape [P], got {list(success.shape)}")
@@ -45,6 +45,6 @@ def seen_success(
         false_negative: fn, the share of the right answers that is called wrong, in [0, 1].
     Returns:
         The share in [0, 1]; a number for numbers, else a tensor of the shapes broadcast.
-    Source: the law of total probability.
+    Source: the law of total probability; book Eq. (9.1).
     """
     return success * (1 - false_negative) + (1 - success) * false_positive
