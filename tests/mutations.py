@@ -268,6 +268,23 @@ EXACT = [
     ("weights.scatter_add_(", "weights.scatter_("),
 ]
 
+PREFERENCES = [
+    ("chosen - rejected).mean()", "rejected - chosen).mean()"),
+    ("chosen - rejected).mean()", "chosen - rejected).sum()"),
+    ("-F.logsigmoid(", "F.logsigmoid("),
+    ("F.logsigmoid(chosen - rejected)", "F.sigmoid(chosen - rejected).log()"),
+    ("F.logsigmoid(chosen - rejected)", "F.logsigmoid(chosen - rejected.detach())"),
+]
+
+VERIFIER = [
+    ("1 - p**group_size - (1 - p) ** group_size", "1 - (1 - p) ** group_size"),
+    ("1 - p**group_size - (1 - p) ** group_size", "1 - p**group_size"),
+    ("- (1 - p) ** group_size).mean()", "- (1 - p) ** group_size).sum()"),
+    ("success * (1 - false_negative)", "success * (1 - false_positive)"),
+    ("(1 - success) * false_positive", "(1 - success) * false_negative"),
+    ("(1 - success) * false_positive", "success * false_positive"),
+]
+
 FILES = {
     "studies/exact.py": EXACT,
     "advantages.py": ADVANTAGES,
@@ -280,5 +297,7 @@ FILES = {
     "algorithms/policy_gradient.py": POLICY_GRADIENT,
     "algorithms/ppo.py": PPO,
     "algorithms/grpo.py": GRPO,
+    "rewards/preferences.py": PREFERENCES,
+    "rewards/verifier.py": VERIFIER,
 }
 MUTATIONS = [(file, old, new) for file, pairs in FILES.items() for old, new in pairs]
