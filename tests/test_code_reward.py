@@ -137,3 +137,116 @@ def test_without_the_sandbox_one_line_says_what_is_missing(monkeypatch):
     sandbox._pool.cache_clear()
     with pytest.raises(InputError, match="pip install pydantic-monty"):
         code_reward(RIGHT, TESTS)
+
+
+# What a reviewer got through once ------------------------------------------------------------------------------------
+
+LATER = """
+class A:
+    def __eq__(self, other): return True
+old = []
+def f(x):
+    for values, n in old: values.clear(); values.extend([A()] * n)
+    old.append((x, len(x)))
+    return x
+"""
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "assert [f(x) for x in ([3, 1], [2, 1], [1])] == [[1, 3], [1, 2], [1]]",
+        "assert (f([3, 1, 2]), f([1])) == ([1, 2, 3], [1])",
+        "assert f([3, 1]) == f([1, 3])",
+    ],
+)
+def test_a_list_that_is_changed_after_it_was_looked_at_pays_nothing(test):
+    assert code_reward(LATER, [test]) == 0.0
+    assert code_reward("def f(x):\n    return sorted(x)", [test]) == 1.0
+
+
+@pytest.mark.parametrize(
+    "program, tests",
+    [
+        ("class math:\n    isclose = lambda a, b: True\ndef f(x): return 0.0", ["assert math.isclose(f(1), 2.0)"]),
+        (
+            "class A:\n    def isclose(a, b): return True\ndef f(x):\n    global math\n    math = A\n    return 0.0",
+            ["import math\nassert math.isclose(f(1), 2.0)", "assert math.isclose(f(5), 6.0)"],
+        ),
+        (
+            "def f(x):\n    global expected\n    expected = x\n    return x",
+            ["expected = [1, 3]\nassert f([3, 1]) == expected", "assert f([3, 1]) == expected"],
+        ),
+        (
+            "def f(x):\n    global want\n    want = x\n    return x",
+            ["for x, want in [(1, 2), (5, 6)]:\n    assert f(x) == want"],
+        ),
+        (
+            "def f(x):\n    global check\n    check = lambda *a: True\n    return x",
+            ["def check(a, b):\n    return a == b\nassert check(f(1), 2)", "assert check(f(1), 2)"],
+        ),
+    ],
+)
+def test_the_names_of_the_tests_cannot_be_taken_over(program, tests):
+    assert code_reward(program, tests) == 0.0
+
+
+PLUS = "def f(x):\n    return x + 1"
+
+
+@pytest.mark.parametrize(
+    "program, tests",
+    [
+        (
+            "def f(x):\n    return x + 1.0",
+            ["import math\nassert math.isclose(f(1), 2.0)", "assert math.isclose(f(5), 6.0)"],
+        ),
+        (
+            "def f(x):\n    return sorted(x)",
+            ["expected = [1, 3]\nassert f([3, 1]) == expected", "assert f(expected) == expected"],
+        ),
+        (PLUS, ["for x, want in [(1, 2), (5, 6)]:\n    assert f(x) == want"]),
+        (PLUS, ["def check(a, b):\n    return a == b\nassert check(f(1), 2)", "assert check(f(5), 6)"]),
+        (PLUS, ["assert (lambda list: f(list))(1) == 2", "assert [f(id) for id in [1]] == [2]"]),
+        (PLUS, ["assert sum(map(lambda x: f(x), [1, 2])) == 5", "assert max(f(x) for x in [1, 4]) == 5"]),
+        (
+            "import re\nWORD = re.compile('a+')\ndef f(x):\n    return bool(WORD.match(x))",
+            ["assert f('aa')", "assert not f('b')"],
+        ),
+        ("def f(x):\n    x.sort()", ["x = [3, 1]\nf(x)\nassert x == [1, 3]"]),
+    ],
+)
+def test_right_programs_hold_in_every_form_of_test(program, tests):
+    assert code_reward(program, tests) == 1.0
+
+
+@pytest.mark.parametrize(
+    "test", ["", "# assert f(1) == 2", "pass", "1", "print(1)", "import math", "assert " + "-" * 100_000 + "1"]
+)
+def test_what_asserts_nothing_or_cannot_be_read_never_holds(test):
+    assert code_reward(PLUS, [test, "assert f(1) == 2"]) == 0.5
+
+
+def test_one_test_may_be_given_as_it_is():
+    assert code_reward(PLUS, "assert f(1) == 2") == 1.0
+    assert code_reward("def f(x):\n    return x", "assert f(1) == 2") == 0.0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_child_forked_after_the_first_use_is_told_so_and_does_not_hang():
+    script = (
+        "import os, signal, sys\n"
+        "from grpo_teach.rewards import code_reward\n"
+        "from grpo_teach.errors import InputError\n"
+        "assert code_reward('x = 1', ['assert x == 1']) == 1.0\n"
+        "if os.fork() == 0:\n"
+        "    signal.alarm(20)\n"
+        "    try:\n"
+        "        code_reward('x = 1', ['assert x == 1'])\n"
+        "    except InputError as error:\n"
+        "        os._exit(7 if 'spawn' in str(error) else 1)\n"
+        "    os._exit(2)\n"
+        "print(os.waitstatus_to_exitcode(os.wait()[1]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "7", done.stderr

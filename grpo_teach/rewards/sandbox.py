@@ -10,9 +10,10 @@ from __future__ import annotations
 import atexit
 import functools
 import os
+import threading
 import time
 
-from grpo_teach.errors import needed
+from grpo_teach.errors import InputError, needed
 
 __all__ = ["FAILED", "SECONDS", "run"]
 
@@ -26,9 +27,14 @@ LIMITS = {
 }
 
 
+FIRST = threading.Lock()  # threads that ask for the first time together share one pool
+
+
 @functools.cache
 def _pool(process: int):
-    """This process's workers; a forked child starts its own."""
+    """This process's workers."""
+    if _pool.cache_info().currsize:  # the pool of the process that this one was forked from: its threads stayed there
+        raise InputError("the sandbox was used before this process was forked: start processes by spawn")
     pool = needed("pydantic_monty").Monty(request_timeout=4 * SECONDS, max_checkouts_per_worker=1000)
     pool.__enter__()  # workers are started when they are first asked for, and end with the process
     atexit.register(lambda: pool.__exit__(None, None, None) if os.getpid() == process else None)
@@ -45,9 +51,11 @@ def run(snippets: list[str]) -> list:
         killed its worker, and after ``SECONDS`` in all, every later one has failed. It takes ``2 * SECONDS`` at most,
         sleeping counted by half, beside the start of a worker.
     Raises:
-        InputError: if pydantic-monty is not installed; nothing else, whatever the snippets.
+        InputError: if pydantic-monty is not installed, or in a process that was forked after the sandbox had been used;
+            nothing else, whatever the snippets.
     """
-    pool, values = _pool(os.getpid()), []
+    with FIRST:
+        pool, values = _pool(os.getpid()), []
     try:
         with pool.checkout(limits=LIMITS) as session:
             began = time.monotonic()
