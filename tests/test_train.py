@@ -357,6 +357,21 @@ def test_the_completion_that_a_reward_fails_on_and_the_last_good_step_are_named(
     assert run(out=tmp_path, reward=fails_later, resume=True).step == 6
 
 
+class Mute(Exception):
+    def __str__(self):
+        raise RuntimeError
+
+
+def test_a_reward_that_empties_its_lists_or_cannot_say_what_is_wrong_is_named_all_the_same(run):
+    def empties(texts, problems):
+        texts.clear()
+        problems.clear()
+        raise Mute
+
+    with pytest.raises(InputError, match="empties failed.*Mute.*the completion is '"):
+        run(reward=empties)
+
+
 def test_a_reward_that_fails_on_whole_batches_alone_blames_no_completion(run):
     def of_many(texts, problems):
         if len(texts) > 1:

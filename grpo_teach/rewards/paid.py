@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 
 import torch
@@ -30,11 +31,12 @@ def paid(reward: Callable, completions: list[str], problems: list) -> Tensor:
             InputError, a package that is missing for instance, goes through as it is.
     """
     try:
-        return _numbers(reward(completions, problems), len(problems), len(completions) // len(problems))
+        given = reward(list(completions), list(problems))  # copies: it may change what it was given
+        return _numbers(given, len(problems), len(completions) // len(problems))
     except InputError:
         raise
     except Exception as error:  # a reward is anybody's code
-        said = " ".join(f"{type(error).__name__}: {error}".split()).removeprefix("_NotNumbers: ")
+        said = " ".join(traceback.format_exception_only(error)[-1].split()).removeprefix(f"{__name__}._NotNumbers: ")
         raise InputError(
             f"the reward {reward_name(reward)} failed: {said}{_blame(reward, completions, problems)}"
         ) from error
