@@ -58,13 +58,27 @@ def test_a_reward_that_stumbles_over_one_odd_text_does_not_pass_and_the_message_
         assert "expected" in verdict.message and verdict.message.encode().isascii()
 
 
-def test_a_given_answer_that_is_no_number_may_earn_either_but_not_stop_the_reward():
-    assert exercises.check("number_reward", lambda c, a: 1.0 if a == "many" else number_reward(c, a)).passed
+def test_the_given_answer_is_always_a_number_and_what_stumbles_over_a_long_one_is_told_so():
+    def no_word(completion, answer):
+        assert re.fullmatch(r"-?[0-9.,]+", answer)
+        return number_reward(completion, answer)
 
-    def stops(completion, answer):
-        return number_reward(completion, answer) + 0 * float(answer.replace(",", ""))
+    def short(completion, answer):
+        return number_reward(completion, answer) + 0 * int(answer.replace(",", "").split(".")[0])  # 4300 digits at most
 
-    assert exercises.check("number_reward", stops).diagnosis == "odd_text"
+    assert exercises.check("number_reward", no_word).passed
+    verdict = exercises.check("number_reward", short)
+    assert verdict.diagnosis == "odd_text" and "odd in its answer" in verdict.message
+    verdict = exercises.check("number_reward", lambda c, a: number_reward(c.encode().decode(), a))
+    assert verdict.diagnosis == "odd_text" and "odd in its completion" in verdict.message
+
+
+def test_a_space_behind_the_sign_that_stops_the_reward_is_shown():
+    def reward(completion, answer):
+        return float("- 5") if "- 5" in completion else number_reward(completion, answer)
+
+    verdict = exercises.check("number_reward", reward)
+    assert verdict.diagnosis == "raises" and "'<answer>- 5</answer>'" in verdict.message
 
 
 NESTED = r"\s*<think>{0}</think>\s*<answer>{0}</answer>\s*"

@@ -259,6 +259,21 @@ def nr_w_int(completion, answer):
     return float(len({(int(whole), decimals.rstrip("0")) for whole, _, decimals in parts}) == 1)
 
 
+def nr_w_spaced_sign(completion, answer):
+    """The pattern lets a space behind the sign through, and Decimal does not read it."""
+    said = one_answer(completion)
+    spelt = r"[+-]?\s*(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?"
+    if said is None or not re.fullmatch(spelt, said):
+        return 0.0
+    return float(Decimal(said.replace(",", "")) == Decimal(answer.replace(",", "")))
+
+
+def nr_w_whole_answers(completion, answer):
+    """Counts what a pattern finds, not the tags."""
+    found = re.findall(BLOCK, completion)
+    return nr_decimal(nr_tagged(found[0]), answer) if len(found) == 1 else 0.0
+
+
 def nr_w_bonus(completion, answer):
     return 0.1 * (one_answer(completion) is not None) + 0.9 * nr_decimal(completion, answer)
 
@@ -517,7 +532,14 @@ WRONG = {
         "pays_nan": [nr_lone(lambda s, a: s == "nan" or nr_decimal(nr_tagged(s), a))],
         "pays_infinity": [nr_lone(lambda s, a: s == "inf" or nr_decimal(nr_tagged(s), a))],
         "pays_an_open_answer": [nr_w_lone_tag],
-        "raises": [lambda c, a: float(float(c.split("<answer>")[1].split("</answer>")[0]) == float(a))],
+        "pays_beside_an_open_answer": [
+            nr_w_whole_answers,
+            lambda c, a: c.count("</answer>") == 1 and nr_decimal(nr_tagged(re.findall(BLOCK, c + nr_tagged(""))[0]), a),
+        ],
+        "pays_a_space_behind_the_sign": [
+            nr_lone(lambda said, a: nr_decimal(nr_tagged(re.sub(r"^([+-])\s+", r"\1", said)), a)),
+        ],
+        "raises": [nr_w_spaced_sign, lambda c, a: float(float(c.split("<answer>")[1].split("</answer>")[0]) == float(a))],
         "odd_text": [nr_w_int, lambda c, a: nr_decimal(c.encode().decode(), a)],
         "always_zero": [lambda c, a: 0.0],
     },
