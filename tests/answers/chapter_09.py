@@ -534,12 +534,17 @@ WRONG = {
         "pays_an_open_answer": [nr_w_lone_tag],
         "pays_beside_an_open_answer": [
             nr_w_whole_answers,
-            lambda c, a: c.count("</answer>") == 1 and nr_decimal(nr_tagged(re.findall(BLOCK, c + nr_tagged(""))[0]), a),
+            lambda c, a: (
+                c.count("</answer>") == 1 and nr_decimal(nr_tagged(re.findall(BLOCK, c + nr_tagged(""))[0]), a)
+            ),
         ],
         "pays_a_space_behind_the_sign": [
             nr_lone(lambda said, a: nr_decimal(nr_tagged(re.sub(r"^([+-])\s+", r"\1", said)), a)),
         ],
-        "raises": [nr_w_spaced_sign, lambda c, a: float(float(c.split("<answer>")[1].split("</answer>")[0]) == float(a))],
+        "raises": [
+            nr_w_spaced_sign,
+            lambda c, a: float(float(c.split("<answer>")[1].split("</answer>")[0]) == float(a)),
+        ],
         "odd_text": [nr_w_int, lambda c, a: nr_decimal(c.encode().decode(), a)],
         "always_zero": [lambda c, a: 0.0],
     },
