@@ -110,7 +110,8 @@ def code_reward(program: str, tests: list[str]) -> float:
     secret = f"_{secrets.token_hex(8)}_"
     shared = {name for test in tests for name in _bound(test)}
     guarded = [_guarded(test, secret, shared) for test in tests]
-    helpers = _helpers(secret, objects=not OVERLOADING.search(words))
+    named = {name for name in MODULES if any(name in test for test in tests if isinstance(test, str))}
+    helpers = _helpers(secret, named, objects=not OVERLOADING.search(words))
     done = run([helpers, program, *guarded])
     if done[0] is FAILED or done[1] is FAILED:
         return 0.0
@@ -142,12 +143,12 @@ def _guarded(test: str, secret: str, shared: set[str]) -> str:
         return "assert False"
 
 
-def _helpers(secret: str, objects: bool) -> str:
-    """Every built-in function under a name that the program cannot guess, and a function that looks at values."""
+def _helpers(secret: str, modules: set[str], objects: bool) -> str:
+    """Every built-in function, and these modules, under names that the program cannot guess; what looks at values."""
     names = {name: f"{secret}{name}" for name in BUILTINS}
     saved = "".join(f"try:\n    {hidden} = {name}\nexcept NameError:\n    pass\n" for name, hidden in names.items())
     saved += "".join(
-        f"try:\n    import {name} as {secret}{name}\nexcept ImportError:\n    pass\n" for name in sorted(MODULES)
+        f"try:\n    import {name} as {secret}{name}\nexcept ImportError:\n    pass\n" for name in sorted(modules)
     )
     kinds = f"{secret}kinds = tuple(type(x) for x in (0, 0.5, 0j, True, None, '', b'', range(1), len, lambda: 0, int))"
     filled = PLAIN.format(plain=f"{secret}plain", kinds=f"{secret}kinds", objects=objects, **names)
