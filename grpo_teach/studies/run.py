@@ -25,6 +25,8 @@ from grpo_teach.algorithms import ALGORITHMS
 from grpo_teach.errors import InputError, TrainingDiverged
 from grpo_teach.evaluate import evaluate
 from grpo_teach.policy import load_base
+from grpo_teach.studies.hacks import Leaky, Planted
+from grpo_teach.studies.judged import Judged
 from grpo_teach.studies.pretrain import MIXES, pretrain
 from grpo_teach.studies.resume import resumed
 from grpo_teach.studies.search import next_round, planned, trials
@@ -56,6 +58,9 @@ class Variant:
         until: the run ends before that too, one update after an evaluation that finds so large a share right.
         wrong_rewards: share of training rewards that are turned round, right or wrong.
         false_positives, false_negatives: the same for wrong answers alone, and for right ones alone.
+        planted: a name in ``HACKS``: the training reward has that hole.
+        judged: training is paid by a reward model that learnt from so many judged pairs of the starting policy.
+        taste: the judge looks for rising digits, a matter of taste, where it otherwise looks for right answers.
         best_of_n: of each group's right answers only the first is paid.
         demonstrations: learn worked answers that are given, as many, in place of the policy's own.
         train_problems: how many different problems training may draw; None for no limit.
@@ -76,6 +81,9 @@ class Variant:
     wrong_rewards: float = 0.0
     false_positives: float = 0.0
     false_negatives: float = 0.0
+    planted: str | None = None
+    judged: int = 0
+    taste: bool = False
     best_of_n: bool = False
     demonstrations: bool = False
     train_problems: int | None = None
@@ -85,7 +93,7 @@ class Variant:
         """``(policy, tokenizer, task)`` as training finds them."""
         task = TASKS[self.task](**self.options)
         policy, tokenizer = copy.deepcopy(_base(self.base or self.task, self.task, self.thinking))
-        task = Practice(task) if self.practice else task
+        task = Practice(task) if self.practice else Leaky(task) if self.planted == "leak" else task
         return policy, tokenizer, FewProblems(task, self.train_problems) if self.train_problems else task
 
 
@@ -166,6 +174,8 @@ def run(variant: Variant, seed: int, progress: bool = False) -> dict:
     errors = [variant.wrong_rewards + errs for errs in (variant.false_positives, variant.false_negatives)]
     reward = Unreliable(task, *errors) if any(errors) else None
     reward = OneOfEach(task) if variant.best_of_n else reward
+    reward = Planted(task, variant.planted) if variant.planted else reward
+    reward = Judged(policy, tokenizer, task, variant.judged, variant.taste, seed) if variant.judged else reward
 
     def note(row: dict) -> None:  # a record shows how good the policy is, not what it was paid
         rows.append(row | reward.graded if reward else row)
