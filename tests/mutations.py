@@ -276,6 +276,19 @@ PREFERENCES = [
     ("F.logsigmoid(chosen - rejected)", "F.logsigmoid(chosen - rejected.detach())"),
 ]
 
+REWARD_MODEL = [
+    ("rollouts.lengths - 1", "rollouts.lengths - 2"),
+    ("copy.deepcopy(policy.get_decoder())", "policy.get_decoder()"),
+    ("nn.init.zeros_(self.head.weight)", "nn.init.ones_(self.head.weight)"),
+    ("for problem in problems for _ in range(size)]", "for _ in range(size) for problem in problems]"),
+    ("utility(a, p) - utility(b, p)", "utility(b, p) - utility(a, p)"),
+    ("torch.tensor(gap).sigmoid()", "(2 * torch.tensor(gap)).sigmoid()"),
+    ("rejected = [b if won else a", "rejected = [b if won else b"),
+    ("part.chosen + part.rejected", "part.rejected + part.chosen"),
+    ("(chosen > rejected).float()", "(chosen < rejected).float()"),
+    ("(chosen == rejected).float() / 2", "(chosen == rejected).float()"),
+]
+
 VERIFIER = [
     ("1 - p**group_size - (1 - p) ** group_size", "1 - (1 - p) ** group_size"),
     ("1 - p**group_size - (1 - p) ** group_size", "1 - p**group_size"),
@@ -298,6 +311,7 @@ FILES = {
     "algorithms/ppo.py": PPO,
     "algorithms/grpo.py": GRPO,
     "rewards/preferences.py": PREFERENCES,
+    "rewards/model.py": REWARD_MODEL,
     "rewards/verifier.py": VERIFIER,
 }
 MUTATIONS = [(file, old, new) for file, pairs in FILES.items() for old, new in pairs]
