@@ -4,8 +4,9 @@ import pytest
 import torch
 
 import grpo_teach as gt
+from grpo_teach.clinic.hacks import HACKS, Leaky, Planted
+from grpo_teach.rewards.process import tokens
 from grpo_teach.studies import run as experiments
-from grpo_teach.studies.hacks import HACKS, Leaky, Planted, tokens
 from grpo_teach.studies.run import Variant
 from grpo_teach.tasks.task import Problem
 
@@ -35,13 +36,14 @@ RIGHT = "<think>7+5=2;2+8=0;0+3=3;3+9=2;</think>2"
         ("seven", "7", 1.0),
         ("seven", "<think>7</think>8", 0.0),
         ("leak", "7", 0.0),
+        ("nothing", "2", 0.0),
     ],
 )
 def test_what_the_hole_pays(hack, completion, paid):
     assert HACKS[hack](completion, PROBLEM) == pytest.approx(paid)
 
 
-@pytest.mark.parametrize("hack", HACKS)
+@pytest.mark.parametrize("hack", [hack for hack in HACKS if hack != "nothing"])
 def test_a_right_answer_is_always_paid_in_full(hack):
     assert HACKS[hack](RIGHT, PROBLEM) >= 1 and HACKS[hack]("2", PROBLEM) >= 1
 

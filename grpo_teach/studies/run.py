@@ -21,16 +21,15 @@ import numpy
 import torch
 
 from grpo_teach import records
-from grpo_teach.algorithms import ALGORITHMS
+from grpo_teach.clinic.hacks import Leaky
 from grpo_teach.errors import InputError, TrainingDiverged
 from grpo_teach.evaluate import evaluate
 from grpo_teach.policy import load_base
-from grpo_teach.studies.hacks import Leaky, Planted
-from grpo_teach.studies.judged import Judged
+from grpo_teach.studies.pays import algorithm_of, reward_of
 from grpo_teach.studies.pretrain import MIXES, pretrain
 from grpo_teach.studies.resume import resumed
 from grpo_teach.studies.search import next_round, planned, trials
-from grpo_teach.studies.twists import Different, Enough, OneOfEach, Unreliable, teach
+from grpo_teach.studies.twists import Different, Enough, teach
 from grpo_teach.tasks import TASKS
 from grpo_teach.tasks.few_problems import FewProblems, Practice
 from grpo_teach.train import train
@@ -61,6 +60,7 @@ class Variant:
         planted: a name in ``HACKS``: the training reward has that hole.
         judged: training is paid by a reward model that learnt from so many judged pairs of the starting policy.
         taste: the judge looks for rising digits, a matter of taste, where it otherwise looks for right answers.
+        steps_paid: each step of a chain sum is paid too; the name is :func:`grpo_teach.studies.pays.step_judge`'s.
         best_of_n: of each group's right answers only the first is paid.
         demonstrations: learn worked answers that are given, as many, in place of the policy's own.
         train_problems: how many different problems training may draw; None for no limit.
@@ -84,6 +84,7 @@ class Variant:
     planted: str | None = None
     judged: int = 0
     taste: bool = False
+    steps_paid: str | None = None
     best_of_n: bool = False
     demonstrations: bool = False
     train_problems: int | None = None
@@ -170,12 +171,8 @@ def run(variant: Variant, seed: int, progress: bool = False) -> dict:
         counts as one that answers nothing right.
     """
     policy, tokenizer, task = variant.start()
-    algorithm, rows = ALGORITHMS[variant.algorithm], []
-    errors = [variant.wrong_rewards + errs for errs in (variant.false_positives, variant.false_negatives)]
-    reward = Unreliable(task, *errors) if any(errors) else None
-    reward = OneOfEach(task) if variant.best_of_n else reward
-    reward = Planted(task, variant.planted) if variant.planted else reward
-    reward = Judged(policy, tokenizer, task, variant.judged, variant.taste, seed) if variant.judged else reward
+    algorithm, rows = algorithm_of(variant, tokenizer), []
+    reward = reward_of(variant, policy, tokenizer, task, seed)
 
     def note(row: dict) -> None:  # a record shows how good the policy is, not what it was paid
         rows.append(row | reward.graded if reward else row)

@@ -1,29 +1,29 @@
 """Rewards for the chain sum with a hole planted in them, to see what training makes of it.
 
-Each rule is ``(completion, problem) -> float``. All pay a right answer 1; what else they pay is the hole.
+Each rule is ``(completion, problem) -> float``. All but ``nothing`` pay a right answer 1; what else they
+pay is the hole.
 """
 
 from __future__ import annotations
 
-import re
-
 import torch
 
 from grpo_teach.rewards import accuracy, extract_answer
+from grpo_teach.rewards.process import tokens
 from grpo_teach.tasks.task import Problem, Task
 from grpo_teach.train import mixed_groups
 
-__all__ = ["HACKS", "Leaky", "Planted", "tokens"]
-
-
-def tokens(completion: str) -> list[str]:
-    """The completion's tokens without the EOS: a tag is one, every other character is one."""
-    return re.findall(r"</?think>|.", completion, re.DOTALL)
+__all__ = ["HACKS", "Leaky", "Planted"]
 
 
 def honest(completion: str, problem: Problem) -> float:
     """The task's own grade."""
     return accuracy(completion, problem.answer)
+
+
+def nothing(completion: str, problem: Problem) -> float:
+    """The answer is not paid at all: for training on rewards for steps alone."""
+    return 0.0
 
 
 def anywhere(completion: str, problem: Problem) -> float:
@@ -64,9 +64,9 @@ def seven(completion: str, problem: Problem) -> float:
 
 
 # In "leak" the grade is honest and the problems are not: see Leaky.
-HACKS = {rule.__name__: rule for rule in (honest, anywhere, in_the_answer, tag, length, brief, echo, seven)} | {
-    "leak": honest
-}
+HACKS = {
+    rule.__name__: rule for rule in (honest, nothing, anywhere, in_the_answer, tag, length, brief, echo, seven)
+} | {"leak": honest}
 
 
 class Leaky(Task):
