@@ -4,10 +4,12 @@ import pytest
 import torch
 
 import grpo_teach as gt
-from grpo_teach.clinic.hacks import HACKS, Leaky, Planted
+from grpo_teach.rewards.planted import HACKS
 from grpo_teach.rewards.process import tokens
 from grpo_teach.studies import run as experiments
 from grpo_teach.studies.run import Variant
+from grpo_teach.studies.twists import Planted
+from grpo_teach.tasks.few_problems import Leaky
 from grpo_teach.tasks.task import Problem
 
 PROBLEM = Problem("7+5+8+3+9=", "2")

@@ -6,11 +6,10 @@ from collections.abc import Callable
 
 from grpo_teach.algorithms import ALGORITHMS, Algorithm
 from grpo_teach.algorithms.later.grpo_process import grpo_process
-from grpo_teach.clinic.hacks import Planted
 from grpo_teach.rewards.process import chain_sum_steps
 from grpo_teach.rollout import Rollouts
 from grpo_teach.studies.judged import Judged
-from grpo_teach.studies.twists import OneOfEach, Unreliable
+from grpo_teach.studies.twists import OneOfEach, Planted, Unreliable
 
 __all__ = ["algorithm_of", "reward_of", "step_judge"]
 

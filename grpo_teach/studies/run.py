@@ -21,7 +21,6 @@ import numpy
 import torch
 
 from grpo_teach import records
-from grpo_teach.clinic.hacks import Leaky
 from grpo_teach.errors import InputError, TrainingDiverged
 from grpo_teach.evaluate import evaluate
 from grpo_teach.policy import load_base
@@ -31,7 +30,7 @@ from grpo_teach.studies.resume import resumed
 from grpo_teach.studies.search import next_round, planned, trials
 from grpo_teach.studies.twists import Different, Enough, teach
 from grpo_teach.tasks import TASKS
-from grpo_teach.tasks.few_problems import FewProblems, Practice
+from grpo_teach.tasks.few_problems import FewProblems, Leaky, Practice
 from grpo_teach.train import train
 
 __all__ = ["Variant", "check", "load_study", "overview", "record", "run", "studies"]

@@ -9,10 +9,11 @@ import torch
 from grpo_teach.algorithms import ALGORITHMS
 from grpo_teach.policy import Models
 from grpo_teach.rewards import extract_answer
+from grpo_teach.rewards.planted import HACKS
 from grpo_teach.rollout import from_text
 from grpo_teach.train import Trainer, mixed_groups
 
-__all__ = ["Different", "Enough", "OneOfEach", "Unreliable", "teach"]
+__all__ = ["Different", "Enough", "OneOfEach", "Planted", "Unreliable", "teach"]
 
 
 class Enough(Exception):
@@ -53,6 +54,26 @@ class Unreliable:
         right, (positives, negatives) = self.task.reward(completions, problems), self.errors
         turned = torch.rand_like(right) < torch.where(right == 1, negatives, positives)
         paid = torch.where(turned, 1 - right, right)
+        self.graded = {"paid": float(paid.mean()), "paid_mixed": mixed_groups(paid)}
+        self.graded |= {"reward": float(right.mean()), "mixed_groups": mixed_groups(right)}
+        return paid
+
+
+class Planted:
+    """A reward with a hole in it; ``graded`` is what the honest grade would have shown.
+
+    Args:
+        task: whose grade is the honest one.
+        hack: a name in ``HACKS``.
+    """
+
+    def __init__(self, task, hack: str):
+        self.task, self.rule, self.graded = task, HACKS[hack], {}
+
+    def __call__(self, completions: list[str], problems: list) -> torch.Tensor:
+        right, size = self.task.reward(completions, problems), len(completions) // len(problems)
+        paid = [self.rule(text, problems[row // size]) for row, text in enumerate(completions)]
+        paid = torch.tensor(paid).view(right.shape)
         self.graded = {"paid": float(paid.mean()), "paid_mixed": mixed_groups(paid)}
         self.graded |= {"reward": float(right.mean()), "mixed_groups": mixed_groups(right)}
         return paid

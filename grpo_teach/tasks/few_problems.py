@@ -1,4 +1,4 @@
-"""Another task with other problems: few to train on, or a test that spares the held-out ones."""
+"""Another task with other problems: few to train on, some that give their answers away, or others to be tested on."""
 
 from __future__ import annotations
 
@@ -48,3 +48,22 @@ class Practice(Task):
     def sample(self, n: int, generator: torch.Generator, split: str = "train") -> list[Problem]:
         """Draw n training problems, whatever split is asked for."""
         return self.task.sample(n, generator)
+
+
+class Leaky(Task):
+    """The chain sum, trained on problems whose answer is the last addend; the held-out ones are as ever."""
+
+    def __init__(self, task: Task):
+        self.task, self.right, self.max_new_tokens = task, task.right, task.max_new_tokens
+
+    def __repr__(self) -> str:
+        return f"Leaky({self.task!r})"
+
+    def sample(self, n: int, generator: torch.Generator, split: str = "train") -> list[Problem]:
+        """Draw n problems: for training those that give their answer away, for the test split any."""
+        if split == "test":
+            return self.task.sample(n, generator, split)
+        found = []
+        while len(found) < n:
+            found += [p for p in self.task.sample(16 * n, generator) if p.prompt.rstrip("=")[-1] == p.answer]
+        return found[:n]
