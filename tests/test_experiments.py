@@ -163,7 +163,7 @@ def test_wrong_rewards_reach_the_learner_and_not_the_evaluation(monkeypatch):
         seen.append(rewards)
         return inner.update(models, rollouts, rewards, config)
 
-    monkeypatch.setitem(experiments.ALGORITHMS, "grpo", inner._replace(update=spy))
+    monkeypatch.setitem(ALGORITHMS, "grpo", inner._replace(update=spy))
     honest = experiments.run(TINY, 0)["curve"]
     wrong = experiments.run(dataclasses.replace(TINY, wrong_rewards=1.0), 0)["curve"]
     assert wrong["paid"][0] == pytest.approx(1 - honest["reward"][0], abs=1e-4) and "paid" not in honest
