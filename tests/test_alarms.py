@@ -9,11 +9,11 @@ HONEST = numpy.array([0.2, 0.6, 0.9, 0.9])
 FLAT = {"paid": [0.2, 0.6, 0.9, 0.9], "accuracy": [0.2, 0.6, 0.9, 0.9], "length": [8, 16, 24, 24]}
 FLAT |= {"entropy": [0.4, 0.2, 0.1, 0.1], "kl": [0, 0.1, 0.1, 0.1]}
 CHEAT = FLAT | {"paid": [0.2, 0.6, 0.9, 1.0], "accuracy": [0.2, 0.6, 0.2, 0.0], "kl": [0, 0.1, 0.5, 1.0]}
-BROKEN = FLAT | {"paid": [0.2, 0.6, 0.1, 0.0], "accuracy": [0.2, 0.6, 0.1, 0.0], "kl": [0, 0.1, 5.0, 9.0]}
+BROKEN = FLAT | {"paid": [0.2, 0.4, 0.1, 0.0], "accuracy": [0.2, 0.4, 0.1, 0.0], "kl": [0, 0.1, 5.0, 9.0]}
 
 
-def test_the_reward_is_up_while_it_keeps_nine_tenths_of_its_rise():
-    paid = numpy.array([1.0, 2.0, 1.95, 1.8, 0.5, 3.0])
+def test_the_reward_is_up_while_it_keeps_half_of_its_rise():
+    paid = numpy.array([1.0, 2.0, 1.95, 1.4, 0.5, 3.0])
     assert reward_is_up({"paid": paid}).tolist() == [False, True, True, False, False, True]
 
 
