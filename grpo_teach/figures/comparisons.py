@@ -1,4 +1,4 @@
-"""How the runs of a study ended, and what a search tried."""
+"""How the runs of a study went and ended, and what a search tried."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from matplotlib.figure import Figure
 
 from grpo_teach.algorithms import ALGORITHMS
 from grpo_teach.figures.curves import STYLE
-from grpo_teach.studies.results import best_trials, ends, interval, mean
+from grpo_teach.studies.results import best_trials, ends, interval, mean, on_grid
 from grpo_teach.studies.run import load_study
 
-__all__ = ["changes_table", "ends_figure", "search_figure"]
+__all__ = ["changes_table", "ends_figure", "search_figure", "ways_figure"]
+
+LOOKS = [("#D55E00", "--"), ("#0072B2", "-"), ("#009E73", "-."), ("#CC79A7", ":")]
 
 
 def changes_table(title: str, rows: dict[str, dict], name: Callable[[str], str] = str) -> str:
@@ -83,6 +85,26 @@ def search_figure(studies: dict[str, str], looks: dict[str, str], names: dict[st
             axes.set(title=title, xlabel="learning rate", ylim=(-0.03, 1.04))
         panels[0].set_ylabel("share of answers that are right")
         figure.legend(*panels[0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=3)
+        return figure
+
+
+def ways_figure(panels: dict[str, tuple[str, dict[str, list[dict]]]]) -> Figure:
+    """Recorded curves of some variants, means over seeds with 95% intervals, one panel a quantity.
+
+    Args:
+        panels: for each title a name in ``curve`` and, by label, the results of a record.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(8.6, 3.9), layout="constrained", dpi=110)
+        for axes, (title, (quantity, runs)) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+            for (label, results), (colour, line) in zip(runs.items(), LOOKS, strict=False):
+                x, values = on_grid(results, quantity)
+                low, high = interval(values)
+                axes.plot(x / 1000, values.mean(axis=0), line, color=colour, label=label)
+                axes.fill_between(x / 1000, low, high, color=colour, alpha=0.15, linewidth=0)
+            axes.set(title=title, xlabel="generated tokens (thousands)")
+        named = {h.get_label(): h for axes in figure.axes for h in axes.get_legend_handles_labels()[0]}
+        figure.legend(named.values(), named.keys(), frameon=False, ncols=2, loc="outside lower center")
         return figure
 
 
