@@ -8,7 +8,7 @@ import pytest
 from grpo_teach import aggregate, gae, kl_k3
 from grpo_teach.algorithms import ALGORITHMS
 from grpo_teach.figures import show_diff, show_source, source, update_source
-from grpo_teach.figures.comparisons import ends_figure
+from grpo_teach.figures.comparisons import ends_figure, ways_figure
 from grpo_teach.studies.results import interval
 
 
@@ -58,3 +58,14 @@ def test_ends_have_a_row_for_each_variant_a_dot_for_each_seed_and_shares_stay_sh
         assert centre.get_xdata()[0] == pytest.approx(numpy.mean(found["high"]))
         low, high = interval(found["high"])
         assert list(reach.get_xdata()) == pytest.approx([low, 1.0 if inside else high]) and high > 1
+
+
+def test_recorded_ways_are_drawn_as_means_with_their_intervals():
+    runs = [{"curve": {"tokens": [0, 1000, 2000], "accuracy": [0.0, high, high]}} for high in (0.4, 0.8)]
+    (axes,) = ways_figure({"right": ("accuracy", {"grpo": runs})}).axes
+    (line,), (band,) = axes.lines, axes.collections
+    assert axes.get_title() == "right" and line.get_label() == "grpo"
+    assert line.get_xdata()[-1] == 2 and line.get_ydata()[-1] == pytest.approx(0.6)
+    low, high = interval([0.4, 0.8])
+    reach = band.get_paths()[0].vertices[:, 1]
+    assert reach.min() == pytest.approx(low) and reach.max() == pytest.approx(high)

@@ -96,7 +96,9 @@ def ways_figure(panels: dict[str, tuple[str, dict[str, list[dict]]]]) -> Figure:
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8.6, 3.9), layout="constrained", dpi=110)
-        for axes, (title, (quantity, runs)) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+        for axes, (title, (quantity, runs)) in zip(
+            figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
+        ):
             for (label, results), (colour, line) in zip(runs.items(), LOOKS, strict=False):
                 x, values = on_grid(results, quantity)
                 low, high = interval(values)
