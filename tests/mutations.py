@@ -289,6 +289,17 @@ REWARD_MODEL = [
     ("(chosen == rejected).float() / 2", "(chosen == rejected).float()"),
 ]
 
+PROCESS = [
+    ("advantages[row, : end + 1]", "advantages[row, :end]"),
+    ("(r - every.mean())", "r"),
+    ("(every.std() + eps)", "1.0"),
+    ("range(first, first + size)", "range(0, len(paid))"),
+    ("(int(step[1]) + int(step[2])) % 10", "int(step[1]) + int(step[2])"),
+    ("(not asked or", "(asked or"),
+    ("total, start = step[3]", "total, start = step[1]"),
+    ("digits[len(steps) + 1])", "digits[len(steps)])"),
+]
+
 VERIFIER = [
     ("1 - p**group_size - (1 - p) ** group_size", "1 - (1 - p) ** group_size"),
     ("1 - p**group_size - (1 - p) ** group_size", "1 - p**group_size"),
@@ -312,6 +323,7 @@ FILES = {
     "algorithms/grpo.py": GRPO,
     "rewards/preferences.py": PREFERENCES,
     "rewards/model.py": REWARD_MODEL,
+    "rewards/process.py": PROCESS,
     "rewards/verifier.py": VERIFIER,
 }
 MUTATIONS = [(file, old, new) for file, pairs in FILES.items() for old, new in pairs]
