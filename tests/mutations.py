@@ -284,7 +284,7 @@ REWARD_MODEL = [
     ("utility(a, p) - utility(b, p)", "utility(b, p) - utility(a, p)"),
     ("torch.tensor(gap).sigmoid()", "(2 * torch.tensor(gap)).sigmoid()"),
     ("rejected = [b if won else a", "rejected = [b if won else b"),
-    ("part.chosen + part.rejected", "part.rejected + part.chosen"),
+    ("pairs.chosen + pairs.rejected", "pairs.rejected + pairs.chosen"),
     ("(chosen > rejected).float()", "(chosen < rejected).float()"),
     ("(chosen == rejected).float() / 2", "(chosen == rejected).float()"),
 ]

@@ -78,6 +78,10 @@ def test_it_learns_what_the_pairs_show(base):
     assert ranked_rightly(scorer, pairs[range(500, 600)]) == 0.5  # all scores are equal
     fit(scorer, pairs[range(500)], epochs=1, generator=generator, progress=False)
     assert ranked_rightly(scorer, pairs[range(500, 600)]) > 0.95
+    held = pairs[range(500, 600)]
+    with torch.no_grad():
+        better, worse = scorer.score(held.prompts, held.chosen), scorer.score(held.prompts, held.rejected)
+    assert float((better > worse).float().mean()) > 0.95  # read without the pairs' own comparison
 
 
 def test_the_judge_prefers_as_bradley_and_terry_say(base, monkeypatch):

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from grpo_teach import records
 from grpo_teach.rewards.preferences import bradley_terry_loss
 from grpo_teach.rollout import Rollouts, from_text, positions, sample
 
-__all__ = ["Pairs", "RewardModel", "fit", "judged_pairs", "ranked_rightly"]
+__all__ = ["Pairs", "RewardModel", "fit", "judged_pairs", "ranked_rightly", "share_won"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,10 @@ class RewardModel(nn.Module):
     def score(self, prompts: list[str], completions: list[str]) -> Tensor:
         """[B] scores of texts, one prompt to each completion."""
         return self(from_text(self.tokenizer, prompts, completions, self.head.weight.device))
+
+    def compared(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
+        """``(chosen, rejected)``, [N] scores each."""
+        return self.score(pairs.prompts * 2, pairs.chosen + pairs.rejected).chunk(2)
 
     @torch.no_grad()
     def reward(self, completions: list[str], problems: list) -> Tensor:
@@ -122,20 +126,24 @@ def fit(
     steps = [part for _ in range(epochs) for part in torch.randperm(len(pairs), generator=generator).split(batch)]
     falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, len(steps))
     losses = []
-    for rows in tqdm(steps, "reward model", unit=" step", disable=not progress):
-        part = pairs[rows.tolist()]
-        both = model.score(part.prompts * 2, part.chosen + part.rejected)
-        loss = bradley_terry_loss(*both.chunk(2))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        falling.step()
-        losses.append(float(loss.detach()))
+    with records.bar("reward model", "step", len(steps), progress=progress) as bar:
+        for rows in steps:
+            loss = bradley_terry_loss(*model.compared(pairs[rows.tolist()]))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            falling.step()
+            losses.append(float(loss.detach()))
+            bar.update()
     return losses
 
 
 @torch.no_grad()
 def ranked_rightly(model: RewardModel, pairs: Pairs) -> float:
     """The share of pairs whose chosen answer has the higher score; two equal scores count one half."""
-    chosen, rejected = model.score(pairs.prompts * 2, pairs.chosen + pairs.rejected).chunk(2)
+    return share_won(*model.compared(pairs))
+
+
+def share_won(chosen: Tensor, rejected: Tensor) -> float:
+    """The share of pairs whose chosen answer has the higher score, equal ones by half; [N] scores each."""
     return float(((chosen > rejected).float() + (chosen == rejected).float() / 2).mean())

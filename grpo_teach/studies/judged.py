@@ -7,8 +7,8 @@ import re
 import torch
 
 from grpo_teach import records
-from grpo_teach.rewards.model import RewardModel, fit, judged_pairs, ranked_rightly
-from grpo_teach.train import mixed_groups
+from grpo_teach.rewards.model import RewardModel, fit, judged_pairs, share_won
+from grpo_teach.studies.twists import graded
 
 __all__ = ["Judged", "rising"]
 
@@ -50,13 +50,13 @@ class Judged:
         fit(self.model, shown, generator=generator, progress=False)
         self.model.eval()
         with torch.no_grad():
-            scores = self.model.score(others.prompts * 2, others.chosen + others.rejected)
-        self.mean, self.spread, self.ranked = scores.mean(), scores.std(), ranked_rightly(self.model, others)
+            both = self.model.compared(others)
+        scores = torch.cat(both)
+        self.mean, self.spread, self.ranked = scores.mean(), scores.std(), share_won(*both)
 
     def __call__(self, completions: list[str], problems: list) -> torch.Tensor:
         right = self.task.reward(completions, problems)
         paid = (self.model.reward(completions, problems) - self.mean) / self.spread
-        self.graded = {"paid": float(paid.mean()), "paid_mixed": mixed_groups(paid), "ranked": self.ranked}
-        self.graded |= {"reward": float(right.mean()), "mixed_groups": mixed_groups(right)}
-        self.graded |= {"liked": sum(map(rising, completions)) / len(completions)}
+        liked = sum(map(rising, completions)) / len(completions)
+        self.graded = graded(right, paid) | {"ranked": self.ranked, "liked": liked}
         return paid

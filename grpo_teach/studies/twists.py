@@ -13,7 +13,7 @@ from grpo_teach.rewards.planted import HACKS
 from grpo_teach.rollout import from_text
 from grpo_teach.train import Trainer, mixed_groups
 
-__all__ = ["Different", "Enough", "OneOfEach", "Planted", "Unreliable", "teach"]
+__all__ = ["Different", "Enough", "OneOfEach", "Planted", "Unreliable", "graded", "teach"]
 
 
 class Enough(Exception):
@@ -36,6 +36,12 @@ class Different:
         return rewards
 
 
+def graded(right: torch.Tensor, paid: torch.Tensor | None = None) -> dict[str, float]:
+    """What a row of metrics shows of a batch: its honest grade [P, G], and beside it what was paid."""
+    shown = {"reward": float(right.mean()), "mixed_groups": mixed_groups(right)}
+    return shown if paid is None else shown | {"paid": float(paid.mean()), "paid_mixed": mixed_groups(paid)}
+
+
 class Unreliable:
     """A task's reward from a verifier that errs; ``graded`` is what an honest one would have shown.
 
@@ -54,8 +60,7 @@ class Unreliable:
         right, (positives, negatives) = self.task.reward(completions, problems), self.errors
         turned = torch.rand_like(right) < torch.where(right == 1, negatives, positives)
         paid = torch.where(turned, 1 - right, right)
-        self.graded = {"paid": float(paid.mean()), "paid_mixed": mixed_groups(paid)}
-        self.graded |= {"reward": float(right.mean()), "mixed_groups": mixed_groups(right)}
+        self.graded = graded(right, paid)
         return paid
 
 
@@ -74,8 +79,7 @@ class Planted:
         right, size = self.task.reward(completions, problems), len(completions) // len(problems)
         paid = [self.rule(text, problems[row // size]) for row, text in enumerate(completions)]
         paid = torch.tensor(paid).view(right.shape)
-        self.graded = {"paid": float(paid.mean()), "paid_mixed": mixed_groups(paid)}
-        self.graded |= {"reward": float(right.mean()), "mixed_groups": mixed_groups(right)}
+        self.graded = graded(right, paid)
         return paid
 
 
@@ -90,7 +94,7 @@ class OneOfEach:
 
     def __call__(self, completions: list[str], problems: list) -> torch.Tensor:
         right = self.task.reward(completions, problems)
-        self.graded = {"reward": float(right.mean()), "mixed_groups": mixed_groups(right)}
+        self.graded = graded(right)
         return torch.where(right.cumsum(dim=1) == 1, right, 0.0)
 
 

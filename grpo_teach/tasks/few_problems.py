@@ -7,7 +7,17 @@ import torch
 from grpo_teach.tasks.task import Problem, Task
 
 
-class FewProblems(Task):
+class _Another(Task):
+    """Another task: its grade and its room for an answer."""
+
+    def __init__(self, task: Task):
+        self.task, self.right, self.max_new_tokens = task, task.right, task.max_new_tokens
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.task!r})"
+
+
+class FewProblems(_Another):
     """Another task, of which training sees only ``n`` different problems, always the same; the test set stays.
 
     Args:
@@ -16,7 +26,7 @@ class FewProblems(Task):
     """
 
     def __init__(self, task: Task, n: int):
-        self.task, self.right, self.max_new_tokens = task, task.right, task.max_new_tokens
+        super().__init__(task)
         generator, pool = torch.Generator().manual_seed(0), {}
         while len(pool) < n:
             pool |= dict.fromkeys(task.sample(1, generator))
@@ -32,32 +42,20 @@ class FewProblems(Task):
         return [self.pool[i] for i in torch.randint(len(self.pool), (n,), generator=generator).tolist()]
 
 
-class Practice(Task):
+class Practice(_Another):
     """Another task, tested on its training problems: to choose settings by, so that the held-out ones stay unseen.
 
     Args:
         task: the other task.
     """
 
-    def __init__(self, task: Task):
-        self.task, self.right, self.max_new_tokens = task, task.right, task.max_new_tokens
-
-    def __repr__(self) -> str:
-        return f"Practice({self.task!r})"
-
     def sample(self, n: int, generator: torch.Generator, split: str = "train") -> list[Problem]:
         """Draw n training problems, whatever split is asked for."""
         return self.task.sample(n, generator)
 
 
-class Leaky(Task):
+class Leaky(_Another):
     """The chain sum, trained on problems whose answer is the last addend; the held-out ones are as ever."""
-
-    def __init__(self, task: Task):
-        self.task, self.right, self.max_new_tokens = task, task.right, task.max_new_tokens
-
-    def __repr__(self) -> str:
-        return f"Leaky({self.task!r})"
 
     def sample(self, n: int, generator: torch.Generator, split: str = "train") -> list[Problem]:
         """Draw n problems: for training those that give their answer away, for the test split any."""
