@@ -300,6 +300,17 @@ PROCESS = [
     ("digits[len(steps) + 1])", "digits[len(steps)])"),
 ]
 
+STEP_MODEL = [
+    ("[:, start - 1 : -1]", "[:, start:]"),
+    ("torch.where(follows, earlier, 0.0)", "0.0"),
+    ("torch.where(follows, earlier, 0.0)", "earlier"),
+    ("& (rollouts.mask > 0)", ""),
+    ("float(score.sigmoid())", "float(score.exp())"),
+    ("nn.init.zeros_(self.head.weight)", "nn.init.ones_(self.head.weight)"),
+    ("copy.deepcopy(policy.get_decoder())", "policy.get_decoder()"),
+    ("for row in rows for _, r in steps[row]", "for row in rows for _, r in reversed(steps[row])"),
+]
+
 VERIFIER = [
     ("1 - p**group_size - (1 - p) ** group_size", "1 - (1 - p) ** group_size"),
     ("1 - p**group_size - (1 - p) ** group_size", "1 - p**group_size"),
@@ -324,6 +335,7 @@ FILES = {
     "rewards/preferences.py": PREFERENCES,
     "rewards/model.py": REWARD_MODEL,
     "rewards/process.py": PROCESS,
+    "rewards/step_model.py": STEP_MODEL,
     "rewards/verifier.py": VERIFIER,
 }
 MUTATIONS = [(file, old, new) for file, pairs in FILES.items() for old, new in pairs]

@@ -13,7 +13,7 @@ from grpo_teach import records
 from grpo_teach.rewards.preferences import bradley_terry_loss
 from grpo_teach.rollout import Rollouts, from_text, positions, sample
 
-__all__ = ["Pairs", "RewardModel", "fit", "judged_pairs", "ranked_rightly", "share_won"]
+__all__ = ["Pairs", "RewardModel", "descend", "fit", "judged_pairs", "ranked_rightly", "read", "share_won"]
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,8 @@ class RewardModel(nn.Module):
 
     def forward(self, rollouts: Rollouts) -> Tensor:
         """[B] scores in nats, with gradient where grad mode is on."""
-        ids = torch.cat([rollouts.prompt_ids, rollouts.completion_ids], dim=1)
-        attention = torch.cat([rollouts.prompt_mask, rollouts.mask.long()], dim=1)
-        read = {"attention_mask": attention, "position_ids": positions(attention), "use_cache": False}
-        hidden = self.trunk(input_ids=ids, **read).last_hidden_state
-        last = rollouts.prompt_ids.shape[1] + rollouts.lengths - 1
-        return self.head(hidden[torch.arange(len(ids)), last]).squeeze(-1)
+        hidden, last = read(self.trunk, rollouts), rollouts.prompt_ids.shape[1] + rollouts.lengths - 1
+        return self.head(hidden[torch.arange(len(hidden)), last]).squeeze(-1)
 
     def score(self, prompts: list[str], completions: list[str]) -> Tensor:
         """[B] scores of texts, one prompt to each completion."""
@@ -77,6 +73,14 @@ class RewardModel(nn.Module):
         size = len(completions) // len(problems)
         prompts = [problem.prompt for problem in problems for _ in range(size)]
         return self.score(prompts, completions).view(len(problems), size)
+
+
+def read(trunk: nn.Module, rollouts: Rollouts) -> Tensor:
+    """[B, L + T, H] the trunk's last states over prompt and completion."""
+    ids = torch.cat([rollouts.prompt_ids, rollouts.completion_ids], dim=1)
+    attention = torch.cat([rollouts.prompt_mask, rollouts.mask.long()], dim=1)
+    seen = {"attention_mask": attention, "position_ids": positions(attention), "use_cache": False}
+    return trunk(input_ids=ids, **seen).last_hidden_state
 
 
 def judged_pairs(
@@ -122,18 +126,29 @@ def fit(
     Returns:
         The loss of each step, in nats.
     """
+    return descend(
+        model, len(pairs), lambda rows: bradley_terry_loss(*model.compared(pairs[rows])),
+        epochs, learning_rate, batch, generator, "reward model", progress,
+    )  # fmt: skip
+
+
+def descend(
+    model: nn.Module, n: int, loss: Callable[[list[int]], Tensor], epochs: int, learning_rate: float, batch: int,
+    generator: torch.Generator | None, name: str, progress: bool,
+) -> list[float]:  # fmt: skip
+    """Train a model in place on n examples; ``loss(rows)`` is that of some of them. The loss of each step."""
     optimizer = torch.optim.AdamW(model.parameters(), learning_rate)
-    steps = [part for _ in range(epochs) for part in torch.randperm(len(pairs), generator=generator).split(batch)]
+    steps = [part for _ in range(epochs) for part in torch.randperm(n, generator=generator).split(batch)]
     falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, len(steps))
     losses = []
-    with records.bar("reward model", "step", len(steps), progress=progress) as bar:
+    with records.bar(name, "step", len(steps), progress=progress) as bar:
         for rows in steps:
-            loss = bradley_terry_loss(*model.compared(pairs[rows.tolist()]))
+            found = loss(rows.tolist())
             optimizer.zero_grad()
-            loss.backward()
+            found.backward()
             optimizer.step()
             falling.step()
-            losses.append(float(loss.detach()))
+            losses.append(float(found.detach()))
             bar.update()
     return losses
 

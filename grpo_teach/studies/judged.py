@@ -1,4 +1,4 @@
-"""Training on the score of a reward model that learnt from a simulated judge, and what the judge would say of it."""
+"""Judges that were learned: a reward model from a simulated judge's pairs, and one of steps from labelled answers."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import torch
 
 from grpo_teach import records
 from grpo_teach.rewards.model import RewardModel, fit, judged_pairs, share_won
+from grpo_teach.rewards.step_model import StepModel, fit_steps, labelled
 from grpo_teach.studies.twists import graded
 
-__all__ = ["Judged", "rising"]
+__all__ = ["Judged", "judge_of_steps", "rising"]
 
+LABELLED = 6400  # worked answers that the judge of steps learns from
 HELD_OUT = 512  # pairs that the reward model does not learn from
 SURE = 2.0  # nats between a right answer and a wrong one: the judge prefers the right one 88 times in 100
 TASTE = 8.0  # nats between a text whose digits only rise and one whose digits only fall
@@ -60,3 +62,18 @@ class Judged:
         liked = sum(map(rising, completions)) / len(completions)
         self.graded = graded(right, paid) | {"ranked": self.ranked, "liked": liked}
         return paid
+
+
+def judge_of_steps(policy, tokenizer, task, wrong_digits: bool, seed: int) -> StepModel:
+    """A judge of steps that has learned from 6,400 labelled answers.
+
+    Args:
+        policy, tokenizer: the starting policy, whose trunk it copies.
+        task: chain sums.
+        wrong_digits: were there wrong digits among the errors it was shown, or wrong results alone?
+        seed: of the answers.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    model = StepModel(policy, tokenizer)
+    fit_steps(model, *labelled(task, LABELLED, wrong_digits, generator), generator=generator, progress=False)
+    return model.eval()

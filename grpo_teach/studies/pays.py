@@ -8,7 +8,7 @@ from grpo_teach.algorithms import ALGORITHMS, Algorithm
 from grpo_teach.algorithms.later.grpo_process import grpo_process
 from grpo_teach.rewards.process import chain_sum_steps
 from grpo_teach.rollout import Rollouts
-from grpo_teach.studies.judged import Judged
+from grpo_teach.studies.judged import Judged, judge_of_steps
 from grpo_teach.studies.twists import OneOfEach, Planted, Unreliable
 
 __all__ = ["algorithm_of", "reward_of", "step_judge"]
@@ -28,10 +28,13 @@ def reward_of(variant, policy, tokenizer, task, seed: int) -> Callable | None:
     return None
 
 
-def algorithm_of(variant, tokenizer) -> Algorithm:
+def algorithm_of(variant, policy, tokenizer, task, seed: int) -> Algorithm:
     """The variant's algorithm; GRPO with rewards for steps where it asks for them."""
     if variant.steps_paid is None:
         return ALGORITHMS[variant.algorithm]
+    if variant.steps_paid.startswith("learned"):
+        learned = judge_of_steps(policy, tokenizer, task, variant.steps_paid == "learned, digits", seed)
+        return grpo_process(learned.judge)
     return grpo_process(step_judge(variant.steps_paid, tokenizer))
 
 

@@ -1,0 +1,104 @@
+"""The learned judge of steps: what it reads, what it learns, and the labelled answers it learns from."""
+
+import re
+
+import pytest
+import torch
+
+import grpo_teach as gt
+from grpo_teach.rewards.process import chain_sum_steps
+from grpo_teach.rewards.step_model import StepModel, fit_steps, labelled
+from grpo_teach.rollout import from_text
+
+TASK = gt.ChainSum(5)
+PROMPTS = ["7+5+8=", "1+2=", "9+9+9+9="]
+TEXTS = ["<think>7+5=2;2+8=0;</think>0", "3", "<think>9+9=8;"]
+
+
+@pytest.fixture(scope="module")
+def base():
+    return gt.load_base()
+
+
+@pytest.fixture
+def judge(base):
+    """With a head that is not 0."""
+    found = StepModel(*base)
+    torch.manual_seed(0)
+    torch.nn.init.normal_(found.head.weight, std=0.02)
+    torch.nn.init.normal_(found.head.bias)
+    return found.eval()
+
+
+def test_a_steps_score_is_the_sum_of_its_tokens_each_read_from_the_state_before(base, judge):
+    policy, tokenizer = base
+    expected = []
+    for row, (prompt, text) in enumerate(zip(PROMPTS, TEXTS, strict=True)):
+        asked = tokenizer(prompt, return_tensors="pt")["input_ids"][0].tolist()
+        written = tokenizer(text, add_special_tokens=False)["input_ids"]
+        hidden = policy.get_decoder()(input_ids=torch.tensor([asked + written])).last_hidden_state[0]
+        total = 0.0
+        for t, token in enumerate(written):
+            total += float(judge.head(hidden[len(asked) + t - 1])[token].detach())
+            if tokenizer.decode([token]) == ";":
+                expected.append((row, t, total))
+                total = 0.0
+    row, t, scores = judge(from_text(tokenizer, PROMPTS, TEXTS))
+    assert len(expected) == 3 and list(zip(row.tolist(), t.tolist(), strict=True)) == [e[:2] for e in expected]
+    assert scores.detach().tolist() == pytest.approx([e[2] for e in expected], abs=1e-4)
+
+
+def test_it_judges_where_the_rule_does_and_says_how_probable(base, judge):
+    rollouts = from_text(base[1], PROMPTS, TEXTS)
+    found, scores = judge.judge(rollouts), judge(rollouts)[2].detach()
+    assert [[t for t, _ in row] for row in found] == [[6, 12], [], [6]]
+    assert [p for row in found for _, p in row] == pytest.approx((1 / (1 + (-scores).exp())).tolist())
+    assert [[t for t, _ in chain_sum_steps(*both)] for both in zip(PROMPTS, TEXTS, strict=True)] == [[6, 12], [], [6]]
+
+
+def test_without_a_step_there_is_nothing_to_judge(base, judge):
+    assert judge.judge(from_text(base[1], ["1+2=", "3+4="], ["3", "7"])) == [[], []]
+
+
+def test_what_stands_behind_the_end_is_no_step(base, judge):
+    rollouts = from_text(base[1], PROMPTS, TEXTS)
+    rollouts.completion_ids[1, 5] = judge.end  # padding of the second row
+    assert judge.judge(rollouts)[1] == []
+
+
+def test_a_new_one_says_one_half_and_learning_leaves_the_policy_alone(base):
+    policy, tokenizer = base
+    before = [weight.clone() for weight in policy.parameters()]
+    judge = StepModel(policy, tokenizer)
+    assert [p for row in judge.judge(from_text(tokenizer, PROMPTS, TEXTS)) for _, p in row] == [0.5] * 3
+    shown = labelled(TASK, 48, False, torch.Generator().manual_seed(0))
+    losses = fit_steps(judge, *shown, batch=16, progress=False)
+    assert len(losses) == 3 and losses[0] == pytest.approx(0.6931, abs=1e-3)
+    assert all(torch.equal(a, b) for a, b in zip(before, policy.parameters(), strict=True))
+
+
+def test_it_learns_to_see_wrong_results(base):
+    generator = torch.Generator().manual_seed(0)
+    judge = StepModel(*base)
+    fit_steps(judge, *labelled(TASK, 2000, False, generator), generator=generator, progress=False)
+    prompts, texts, steps = labelled(TASK, 200, False, generator)
+    judged = judge.eval().judge(from_text(base[1], prompts, texts))
+    both = [(p, r) for a, b in zip(judged, steps, strict=True) for (_, p), (_, r) in zip(a, b, strict=True)]
+    assert sum((p > 0.5) == (r == 1) for p, r in both) / len(both) > 0.9
+
+
+@pytest.mark.parametrize("wrong_digits", [False, True])
+def test_the_labelled_answers_have_the_errors_that_are_asked_for(wrong_digits):
+    prompts, texts, steps = labelled(TASK, 1000, wrong_digits, torch.Generator().manual_seed(0))
+    results = digits = 0
+    for prompt, text in zip(prompts, texts, strict=True):
+        total, *due = re.findall(r"\d", prompt)
+        written = re.findall(r"(\d)\+(\d)=(\d);", text)
+        assert len(written) == 4 and text.endswith(f"</think>{written[-1][2]}")
+        for (a, b, c), digit in zip(written, due, strict=True):
+            assert a == total  # each goes on from the one before
+            results, digits, total = results + ((int(a) + int(b)) % 10 != int(c)), digits + (b != digit), c
+    # of the digits drawn at random a tenth are the due ones; 4,000 steps, four standard errors
+    assert abs(results / 4000 - 0.45) < 0.032
+    assert abs(digits / 4000 - (0.225 if wrong_digits else 0)) < 0.027
+    assert steps == [chain_sum_steps(*both) for both in zip(prompts, texts, strict=True)]
