@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import matplotlib
+import numpy
 from matplotlib.figure import Figure
 
 from grpo_teach.algorithms import ALGORITHMS
@@ -12,7 +13,7 @@ from grpo_teach.figures.curves import STYLE
 from grpo_teach.studies.results import best_trials, ends, interval, mean, on_grid
 from grpo_teach.studies.run import load_study
 
-__all__ = ["changes_table", "ends_figure", "search_figure", "ways_figure"]
+__all__ = ["changes_table", "doses_figure", "ends_figure", "search_figure", "ways_figure"]
 
 LOOKS = [("#D55E00", "--"), ("#0072B2", "-"), ("#009E73", "-."), ("#CC79A7", ":")]
 
@@ -30,6 +31,32 @@ def changes_table(title: str, rows: dict[str, dict], name: Callable[[str], str] 
         reach = f"{100 * row['low']:+.1f} to {100 * row['high']:+.1f}"
         lines.append(f"{name(label):42} {100 * row['gap']:+7.1f}  {reach:>16}  {row['p']:8.2g}  {row['holm']:8.2g}")
     return "\n".join(lines)
+
+
+def doses_figure(rows: dict[str, dict]) -> Figure:
+    """Means over seeds with 95% intervals, a row of panels for each quantity, a column for each algorithm.
+
+    Args:
+        rows: ``rows[quantity][algorithm][kind of error][dose]`` holds one share a seed.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9.6, 0.9 + 2.1 * len(rows)), layout="constrained", dpi=110)
+        columns = max(map(len, rows.values()))
+        grid = figure.subplots(len(rows), columns, sharex=True, sharey=True, squeeze=False)
+        for place, (line_of_panels, (quantity, found)) in enumerate(zip(grid, rows.items(), strict=True)):
+            for axes, (algorithm, kinds) in zip(line_of_panels, found.items(), strict=True):
+                for (kind, doses), (colour, line), aside in zip(kinds.items(), LOOKS, (-0.004, 0.004), strict=False):
+                    x, heights = numpy.array(list(doses)) + aside, [mean(values) for values in doses.values()]
+                    ends = numpy.clip([interval(values) for values in doses.values()], 0, 1)
+                    axes.plot(x, heights, line, color=colour, marker="o", markersize=3, label=kind)
+                    axes.vlines(x, *ends.T, color=colour, linewidth=1.2)
+                if place == 0:
+                    axes.set_title(algorithm, fontsize=10)
+                if place == len(rows) - 1:
+                    axes.set_xlabel("dose")
+            line_of_panels[0].set(ylabel=quantity, ylim=(-0.02, 1.03))
+        figure.legend(*grid[0][0].get_legend_handles_labels(), frameon=False, ncols=2, loc="outside lower center")
+        return figure
 
 
 def ends_figure(panels: dict[str, dict[str, list[float]]], name: Callable[[str], str] = str) -> Figure:
