@@ -1,6 +1,7 @@
 """The learned judge of steps: what it reads, what it learns, and the labelled answers it learns from."""
 
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +10,8 @@ import grpo_teach as gt
 from grpo_teach.rewards.process import chain_sum_steps
 from grpo_teach.rewards.step_model import StepModel, fit_steps, labelled
 from grpo_teach.rollout import from_text
+from grpo_teach.studies import judged, pays
+from grpo_teach.studies.judged import judge_of_steps
 
 TASK = gt.ChainSum(5)
 PROMPTS = ["7+5+8=", "1+2=", "9+9+9+9="]
@@ -71,7 +74,7 @@ def test_a_new_one_says_one_half_and_learning_leaves_the_policy_alone(base):
     before = [weight.clone() for weight in policy.parameters()]
     judge = StepModel(policy, tokenizer)
     assert [p for row in judge.judge(from_text(tokenizer, PROMPTS, TEXTS)) for _, p in row] == [0.5] * 3
-    shown = labelled(TASK, 48, False, torch.Generator().manual_seed(0))
+    shown = labelled(TASK, 48, "results", torch.Generator().manual_seed(0))
     losses = fit_steps(judge, *shown, batch=16, progress=False)
     assert len(losses) == 3 and losses[0] == pytest.approx(0.6931, abs=1e-3)
     assert all(torch.equal(a, b) for a, b in zip(before, policy.parameters(), strict=True))
@@ -80,25 +83,52 @@ def test_a_new_one_says_one_half_and_learning_leaves_the_policy_alone(base):
 def test_it_learns_to_see_wrong_results(base):
     generator = torch.Generator().manual_seed(0)
     judge = StepModel(*base)
-    fit_steps(judge, *labelled(TASK, 2000, False, generator), generator=generator, progress=False)
-    prompts, texts, steps = labelled(TASK, 200, False, generator)
+    fit_steps(judge, *labelled(TASK, 2000, "results", generator), generator=generator, progress=False)
+    prompts, texts, steps = labelled(TASK, 200, "results", generator)
     judged = judge.eval().judge(from_text(base[1], prompts, texts))
     both = [(p, r) for a, b in zip(judged, steps, strict=True) for (_, p), (_, r) in zip(a, b, strict=True)]
     assert sum((p > 0.5) == (r == 1) for p, r in both) / len(both) > 0.9
 
 
-@pytest.mark.parametrize("wrong_digits", [False, True])
-def test_the_labelled_answers_have_the_errors_that_are_asked_for(wrong_digits):
-    prompts, texts, steps = labelled(TASK, 1000, wrong_digits, torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("errors", ["results", "digits"])
+def test_the_labelled_answers_have_the_errors_that_are_asked_for(errors):
+    prompts, texts, steps = labelled(TASK, 1000, errors, torch.Generator().manual_seed(0))
     results = digits = 0
-    for prompt, text in zip(prompts, texts, strict=True):
+    for prompt, text, found in zip(prompts, texts, steps, strict=True):
         total, *due = re.findall(r"\d", prompt)
         written = re.findall(r"(\d)\+(\d)=(\d);", text)
         assert len(written) == 4 and text.endswith(f"</think>{written[-1][2]}")
-        for (a, b, c), digit in zip(written, due, strict=True):
+        for (a, b, c), digit, (_, label) in zip(written, due, found, strict=True):
             assert a == total  # each goes on from the one before
-            results, digits, total = results + ((int(a) + int(b)) % 10 != int(c)), digits + (b != digit), c
+            slip, aside, total = (int(a) + int(b)) % 10 != int(c), b != digit, c
+            results, digits = results + slip, digits + aside
+            assert label == float(not slip and not aside)
     # of the digits drawn at random a tenth are the due ones; 4,000 steps, four standard errors
     assert abs(results / 4000 - 0.45) < 0.032
-    assert abs(digits / 4000 - (0.225 if wrong_digits else 0)) < 0.027
-    assert steps == [chain_sum_steps(*both) for both in zip(prompts, texts, strict=True)]
+    assert abs(digits / 4000 - (0.225 if errors == "digits" else 0)) < 0.027
+
+
+def test_errors_of_form_are_steps_too_many_and_tokens_replaced():
+    prompts, texts, steps = labelled(TASK, 1000, "form", torch.Generator().manual_seed(0))
+    well = re.compile(r"<think>(\d\+\d=\d;)*</think>\d")
+    formed = [bool(well.fullmatch(text)) for text in texts]
+    assert 0.5 < sum(formed) / 1000 < 0.75  # a digit in a digit's place goes unseen here
+    too_many = [text.count(";") == 5 for text, fine in zip(texts, formed, strict=True) if fine]
+    assert abs(sum(too_many) / len(too_many) - 0.5) < 0.09
+    assert all(found[4][1] == 0 for found in steps if len(found) == 5)  # nobody asked for a fifth
+    with pytest.raises(ValueError, match="errors must be"):
+        labelled(TASK, 1, "none", torch.Generator())
+
+
+def test_a_study_asks_for_its_judge_by_the_errors_it_is_shown(base, monkeypatch):
+    asked = []
+    monkeypatch.setattr(pays, "judge_of_steps", lambda *given: asked.append(given) or StepModel(*base))
+    for kind in ("results", "digits", "form", "any"):
+        pays.algorithm_of(SimpleNamespace(steps_paid=kind), *base, TASK, 7)
+    assert [given[3:] for given in asked] == [("results", 7), ("digits", 7), ("form", 7)]
+
+
+def test_the_seed_draws_the_labelled_answers(base, monkeypatch):
+    monkeypatch.setattr(judged, "LABELLED", 32)
+    first, again, other = (judge_of_steps(*base, TASK, "results", seed).head.bias for seed in (0, 0, 1))
+    assert torch.equal(first, again) and not torch.equal(first, other)

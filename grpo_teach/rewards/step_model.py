@@ -88,32 +88,42 @@ def fit_steps(
     return descend(model, len(texts), loss, 1, learning_rate, batch, generator, "judge of steps", progress)
 
 
-def labelled(task, n: int, wrong_digits: bool, generator: torch.Generator) -> tuple[list[str], list[str], list[Steps]]:
+def labelled(task, n: int, errors: str, generator: torch.Generator) -> tuple[list[str], list[str], list[Steps]]:
     """``(prompts, texts, steps)``: n worked chain sums with errors in them, and what the rule says of their steps.
-
-    Half of all results are replaced by a random digit. With ``wrong_digits`` one step in four adds a random digit too,
-    in place of the one that is due.
 
     Args:
         task: chain sums.
         n: answers.
-        wrong_digits: are digits replaced as well?
+        errors: ``"results"``: half of all results are replaced by a random digit. ``"digits"``: besides, one step in
+            four adds a random digit in place of the one that is due. ``"form"``: besides, one answer in two goes on for
+            a step too many, and in one of two a random token of its thoughts is replaced by another.
         generator: of the problems and of the errors.
+    Raises:
+        ValueError: for other errors.
     """
+    if errors not in ("results", "digits", "form"):
+        raise ValueError(f"errors must be 'results', 'digits' or 'form', got {errors!r}")
     problems = task.sample(n, generator)
     prompts, texts = [problem.prompt for problem in problems], []
 
+    def drawn(end: int) -> int:
+        return int(torch.randint(end, (1,), generator=generator))
+
     def random_digit(share: float, otherwise: int) -> int:
-        drawn, digit = torch.rand(1, generator=generator), torch.randint(10, (1,), generator=generator)
-        return int(digit) if float(drawn) < share else otherwise
+        chance, digit = torch.rand(1, generator=generator), drawn(10)
+        return digit if float(chance) < share else otherwise
 
     for prompt in prompts:
         total, *added = map(int, re.findall(r"\d", prompt))
-        text = "<think>"
+        added += [drawn(10)] if errors == "form" and drawn(2) else []
+        thoughts = ""
         for digit in added:
-            digit = random_digit(0.25 if wrong_digits else 0.0, digit)
+            digit = random_digit(0.0 if errors == "results" else 0.25, digit)
             result = random_digit(0.5, (total + digit) % 10)
-            text += f"{total}+{digit}={result};"
+            thoughts += f"{total}+{digit}={result};"
             total = result
-        texts.append(f"{text}</think>{total}")
+        if errors == "form" and drawn(2):
+            place, token = drawn(len(thoughts)), [*"0123456789+=;", "<think>"][drawn(14)]
+            thoughts = thoughts[:place] + token + thoughts[place + 1 :]
+        texts.append(f"<think>{thoughts}</think>{total}")
     return prompts, texts, [chain_sum_steps(*both) for both in zip(prompts, texts, strict=True)]

@@ -64,16 +64,16 @@ class Judged:
         return paid
 
 
-def judge_of_steps(policy, tokenizer, task, wrong_digits: bool, seed: int) -> StepModel:
+def judge_of_steps(policy, tokenizer, task, errors: str, seed: int) -> StepModel:
     """A judge of steps that has learned from 6,400 labelled answers.
 
     Args:
         policy, tokenizer: the starting policy, whose trunk it copies.
         task: chain sums.
-        wrong_digits: were there wrong digits among the errors it was shown, or wrong results alone?
+        errors: which it was shown, as :func:`grpo_teach.rewards.step_model.labelled` takes them.
         seed: of the answers.
     """
     generator = torch.Generator().manual_seed(seed)
     model = StepModel(policy, tokenizer)
-    fit_steps(model, *labelled(task, LABELLED, wrong_digits, generator), generator=generator, progress=False)
+    fit_steps(model, *labelled(task, LABELLED, errors, generator), generator=generator, progress=False)
     return model.eval()

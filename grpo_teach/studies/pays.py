@@ -13,6 +13,8 @@ from grpo_teach.studies.twists import OneOfEach, Planted, Unreliable
 
 __all__ = ["algorithm_of", "reward_of", "step_judge"]
 
+STEP_RULES = ("asked", "any")
+
 
 def reward_of(variant, policy, tokenizer, task, seed: int) -> Callable | None:
     """The reward that a variant of a study asks for; None for the task's own."""
@@ -32,10 +34,9 @@ def algorithm_of(variant, policy, tokenizer, task, seed: int) -> Algorithm:
     """The variant's algorithm; GRPO with rewards for steps where it asks for them."""
     if variant.steps_paid is None:
         return ALGORITHMS[variant.algorithm]
-    if variant.steps_paid.startswith("learned"):
-        learned = judge_of_steps(policy, tokenizer, task, variant.steps_paid == "learned, digits", seed)
-        return grpo_process(learned.judge)
-    return grpo_process(step_judge(variant.steps_paid, tokenizer))
+    if variant.steps_paid in STEP_RULES:
+        return grpo_process(step_judge(variant.steps_paid, tokenizer))
+    return grpo_process(judge_of_steps(policy, tokenizer, task, variant.steps_paid, seed).judge)
 
 
 def step_judge(kind: str, tokenizer) -> Callable[[Rollouts], list]:

@@ -59,8 +59,8 @@ class Variant:
         planted: a name in ``HACKS``: the training reward has that hole.
         judged: training is paid by a reward model that learnt from so many judged pairs of the starting policy.
         taste: the judge looks for rising digits, a matter of taste, where it otherwise looks for right answers.
-        steps_paid: each step of a chain sum is paid too, by a rule of :func:`grpo_teach.studies.pays.step_judge` or by
-            a judge that learned from wrong results (``"learned"``), and from wrong digits too (``"learned, digits"``).
+        steps_paid: each step of a chain sum is paid too, by a rule of :func:`grpo_teach.studies.pays.step_judge`, or by
+            a judge that learned from the errors of that name (:func:`grpo_teach.rewards.step_model.labelled`).
         best_of_n: of each group's right answers only the first is paid.
         demonstrations: learn worked answers that are given, as many, in place of the policy's own.
         train_problems: how many different problems training may draw; None for no limit.
