@@ -1,6 +1,7 @@
 """Rewards added up: every part is seen on its own, and a part that fails is named."""
 
 import math
+import sys
 from fractions import Fraction
 
 import pytest
@@ -12,6 +13,7 @@ from grpo_teach.algorithms import ALGORITHMS
 from grpo_teach.errors import InputError
 from grpo_teach.policy import load_base
 from grpo_teach.rewards import accuracy, format_reward
+from grpo_teach.rewards.paid import paid
 from grpo_teach.rewards.weighted import NUMERALS, Weighted, language_consistency, overlong
 from grpo_teach.tasks import ChainSum
 from grpo_teach.tasks.task import Problem
@@ -83,3 +85,20 @@ def test_length_costs_nothing_up_to_the_limit_and_one_at_twice_it(length, worth)
 
 def test_rewards_are_made_of_plain_numbers():
     assert isinstance(Weighted(form=(1.0, PARTS["form"]))([RIGHT, "x"], PROBLEMS[:1]), torch.Tensor)
+
+
+@pytest.mark.parametrize(
+    "reward, said",
+    [
+        (lambda texts, problems: sys.exit(0), "failed: SystemExit"),
+        (lambda texts, problems: torch.ones(1, len(texts)) * 1j, "complex"),
+        (lambda texts, problems: [[3e38, -3e38][: len(texts)]], "cannot square"),
+    ],
+)
+def test_a_reward_can_neither_leave_the_run_nor_break_its_arithmetic(reward, said):
+    with pytest.raises(InputError, match=f"{said}.*; the completion is 'a'$"):
+        paid(reward, ["a", "b"], PROBLEMS[:1])
+
+
+def test_a_rewards_own_gradient_is_left_behind():
+    assert not paid(lambda texts, problems: torch.rand(1, 2, requires_grad=True), ["a", "b"], [None]).requires_grad

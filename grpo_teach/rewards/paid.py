@@ -26,16 +26,17 @@ def paid(reward: Callable, completions: list[str], problems: list) -> Tensor:
         completions: P * G texts in prompt order.
         problems: P of them.
     Raises:
-        InputError: if the reward raises, or gives a string, another shape, NaN or infinity. The one line has its name
-            and, where one completion alone brings it about, that completion. What the reward itself says in an
-            InputError, a package that is missing for instance, goes through as it is.
+        InputError: if the reward raises or calls ``exit``, or gives a string, another shape, a complex number, NaN,
+            infinity, or what 32 bits cannot square. The one line has its name and, where one completion alone brings it
+            about, that completion. What the reward itself says in an InputError, a package that is missing for
+            instance, goes through as it is.
     """
     try:
         given = reward(list(completions), list(problems))  # copies: it may change what it was given
         return _numbers(given, len(problems), len(completions) // len(problems))
     except InputError:
         raise
-    except Exception as error:  # a reward is anybody's code
+    except (Exception, SystemExit) as error:  # a reward is anybody's code, and may run a policy's
         said = " ".join(traceback.format_exception_only(error)[-1].split()).removeprefix(f"{__name__}._NotNumbers: ")
         raise InputError(
             f"the reward {reward_name(reward)} failed: {said}{_blame(reward, completions, problems)}"
@@ -53,10 +54,14 @@ def _numbers(given, prompts: int, group: int) -> Tensor:
         raise _NotNumbers(f"it gave no numbers ({error})") from error
     if rewards.shape != (prompts, group):
         raise _NotNumbers(f"it gave the shape {tuple(rewards.shape)}, not {(prompts, group)}, row p problem p's")
+    if rewards.is_complex():
+        raise _NotNumbers("it gave complex numbers")
     rewards = rewards if isinstance(given, Tensor) and given.is_floating_point() else rewards.float()
     if not torch.isfinite(rewards).all():
         raise _NotNumbers("it gave NaN or infinite rewards")
-    return rewards
+    if not torch.isfinite(rewards.float().square().sum()):  # a group's deviation would be infinite
+        raise _NotNumbers("it gave rewards that 32 bits cannot square")
+    return rewards.detach()
 
 
 def _blame(reward: Callable, completions: list[str], problems: list) -> str:
@@ -65,6 +70,6 @@ def _blame(reward: Callable, completions: list[str], problems: list) -> str:
     for i, completion in enumerate(completions):
         try:
             _numbers(reward([completion], [problems[i // group]]), 1, 1)
-        except Exception:
+        except (Exception, SystemExit):
             return f"; the completion is {completion!r}"
     return ""
