@@ -36,7 +36,8 @@ TESTS = Path(__file__).parent
 PACKAGE = TESTS.parent / "grpo_teach"
 NOTES = TESTS / "mutants.json"
 MATHEMATICS = ["losses", "aggregate", "advantages", "exact", "exact_world", "rollout", "algorithms", "settings"]
-MATHEMATICS += ["critic", "restated", "shapes", "preferences", "verifier", "reward_model", "process_rewards"]
+MATHEMATICS += ["critic", "restated", "shapes", "preferences", "verifier", "reward_model"]
+MATHEMATICS += ["process_rewards", "step_model"]
 FIRST = {  # what fails soonest, by the mutated file's folder or name
     "losses": ["losses", "aggregate", "shapes"],
     "advantages": ["advantages", "critic"],
@@ -45,7 +46,7 @@ FIRST = {  # what fails soonest, by the mutated file's folder or name
     "learner": ["critic"],
     "algorithms": ["shapes", "settings", "algorithms", "critic", "restated"],
     "studies": ["exact_world", "exact"],
-    "rewards": ["preferences", "verifier", "reward_model", "process_rewards"],
+    "rewards": ["preferences", "verifier", "reward_model", "process_rewards", "step_model"],
 }
 SECONDS = 60  # of processor time: a mutant that takes longer hangs, and has been noticed
 # Assertions as they stand and no search for what was left open: both take longer than the tests.
