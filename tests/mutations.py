@@ -306,12 +306,10 @@ STEP_MODEL = [
     ("torch.where(follows, earlier, 0.0)", "earlier"),
     ("& (rollouts.mask > 0)", ""),
     ("float(score.sigmoid())", "float(score.exp())"),
-    ("nn.init.zeros_(self.head.weight)", "nn.init.ones_(self.head.weight)"),
-    ("copy.deepcopy(policy.get_decoder())", "policy.get_decoder()"),
     ("for row in rows for _, r in steps[row]", "for row in rows for _, r in reversed(steps[row])"),
     ("random_digit(0.5, (total + digit) % 10)", "random_digit(0.25, (total + digit) % 10)"),
-    ("0.0 if errors == \"results\" else 0.25", "0.25"),
-    ("if errors == \"form\" and drawn(2) else []", "if errors == \"form\" else []"),
+    ('0.0 if errors == "results" else 0.25', "0.25"),
+    ('if errors == "form" and drawn(2) else []', 'if errors == "form" else []'),
 ]
 
 VERIFIER = [

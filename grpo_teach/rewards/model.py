@@ -13,7 +13,7 @@ from grpo_teach import records
 from grpo_teach.rewards.preferences import bradley_terry_loss
 from grpo_teach.rollout import Rollouts, from_text, positions, sample
 
-__all__ = ["Pairs", "RewardModel", "descend", "fit", "judged_pairs", "ranked_rightly", "read", "share_won"]
+__all__ = ["Pairs", "RewardModel", "Scorer", "descend", "fit", "judged_pairs", "ranked_rightly", "share_won"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,35 @@ class Pairs:
         return Pairs(*([texts[row] for row in rows] for texts in vars(self).values()))
 
 
-class RewardModel(nn.Module):
+class Scorer(nn.Module):
+    """A copy of a policy's trunk with a linear head that starts at 0.
+
+    Args:
+        policy: whose trunk is copied, and then trained further.
+        tokenizer: the policy's.
+        scores: how many the head gives for each state.
+    """
+
+    def __init__(self, policy: nn.Module, tokenizer, scores: int):
+        super().__init__()
+        self.tokenizer, self.trunk = tokenizer, copy.deepcopy(policy.get_decoder())
+        self.head = nn.Linear(policy.config.hidden_size, scores, device=policy.device)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def read(self, rollouts: Rollouts) -> Tensor:
+        """[B, L + T, H] the trunk's last states over prompt and completion."""
+        ids = torch.cat([rollouts.prompt_ids, rollouts.completion_ids], dim=1)
+        attention = torch.cat([rollouts.prompt_mask, rollouts.mask.long()], dim=1)
+        seen = {"attention_mask": attention, "position_ids": positions(attention), "use_cache": False}
+        return self.trunk(input_ids=ids, **seen).last_hidden_state
+
+    def score(self, prompts: list[str], completions: list[str]):
+        """What ``forward`` gives for texts, one prompt to each completion."""
+        return self(from_text(self.tokenizer, prompts, completions, self.head.weight.device))
+
+
+class RewardModel(Scorer):
     """The fourth of RLHF's models: one score for a finished completion.
 
     ``score[b] = head(trunk(prompt, completion)[last token])``, in nats: a difference of two scores is the logarithm of
@@ -48,20 +76,12 @@ class RewardModel(nn.Module):
     """
 
     def __init__(self, policy: nn.Module, tokenizer):
-        super().__init__()
-        self.tokenizer, self.trunk = tokenizer, copy.deepcopy(policy.get_decoder())
-        self.head = nn.Linear(policy.config.hidden_size, 1, device=policy.device)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        super().__init__(policy, tokenizer, scores=1)
 
     def forward(self, rollouts: Rollouts) -> Tensor:
         """[B] scores in nats, with gradient where grad mode is on."""
-        hidden, last = read(self.trunk, rollouts), rollouts.prompt_ids.shape[1] + rollouts.lengths - 1
+        hidden, last = self.read(rollouts), rollouts.prompt_ids.shape[1] + rollouts.lengths - 1
         return self.head(hidden[torch.arange(len(hidden)), last]).squeeze(-1)
-
-    def score(self, prompts: list[str], completions: list[str]) -> Tensor:
-        """[B] scores of texts, one prompt to each completion."""
-        return self(from_text(self.tokenizer, prompts, completions, self.head.weight.device))
 
     def compared(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
         """``(chosen, rejected)``, [N] scores each."""
@@ -73,14 +93,6 @@ class RewardModel(nn.Module):
         size = len(completions) // len(problems)
         prompts = [problem.prompt for problem in problems for _ in range(size)]
         return self.score(prompts, completions).view(len(problems), size)
-
-
-def read(trunk: nn.Module, rollouts: Rollouts) -> Tensor:
-    """[B, L + T, H] the trunk's last states over prompt and completion."""
-    ids = torch.cat([rollouts.prompt_ids, rollouts.completion_ids], dim=1)
-    attention = torch.cat([rollouts.prompt_mask, rollouts.mask.long()], dim=1)
-    seen = {"attention_mask": attention, "position_ids": positions(attention), "use_cache": False}
-    return trunk(input_ids=ids, **seen).last_hidden_state
 
 
 def judged_pairs(

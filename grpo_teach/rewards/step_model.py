@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 import re
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from grpo_teach.rewards.model import descend, read
+from grpo_teach.rewards.model import Scorer, descend
 from grpo_teach.rewards.process import Steps, chain_sum_steps
-from grpo_teach.rollout import Rollouts, from_text
+from grpo_teach.rollout import Rollouts
 
 __all__ = ["StepModel", "fit_steps", "labelled"]
 
 
-class StepModel(nn.Module):
+class StepModel(Scorer):
     """A process reward model: for each step of an answer the probability that it is right.
 
     ``score[b, t] = head(trunk(prompt, completion)[t - 1])[token t]``, in nats, and a step that ends at t is right with
@@ -32,22 +31,18 @@ class StepModel(nn.Module):
     """
 
     def __init__(self, policy: nn.Module, tokenizer):
-        super().__init__()
-        self.tokenizer, self.trunk = tokenizer, copy.deepcopy(policy.get_decoder())
-        self.head = nn.Linear(policy.config.hidden_size, policy.config.vocab_size, device=policy.device)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        super().__init__(policy, tokenizer, scores=policy.config.vocab_size)
         self.end = tokenizer.convert_tokens_to_ids(";")
 
     def forward(self, rollouts: Rollouts) -> tuple[Tensor, Tensor, Tensor]:
         """``(row, t, score)`` of every step, [S] each, in order: where it ends, and its score in nats."""
         start = rollouts.prompt_ids.shape[1]
-        before = read(self.trunk, rollouts)[:, start - 1 : -1]  # the state from which each token was written
+        before = self.read(rollouts)[:, start - 1 : -1]  # the state from which each token was written
         scores = self.head(before).gather(-1, rollouts.completion_ids[..., None]).squeeze(-1)
         row, t = ((rollouts.completion_ids == self.end) & (rollouts.mask > 0)).nonzero(as_tuple=True)
         so_far = scores.cumsum(dim=1)[row, t]  # a step's sum is what came since the step before it in the same row
-        earlier = torch.cat([so_far.new_zeros(1), so_far[:-1]]) if len(row) else so_far
-        follows = torch.cat([row.new_tensor([-1]), row[:-1]]) == row if len(row) else row.bool()
+        earlier = torch.cat([so_far.new_zeros(1), so_far])[:-1]
+        follows = torch.cat([row.new_tensor([-1]), row])[:-1] == row
         return row, t, so_far - torch.where(follows, earlier, 0.0)
 
     @torch.no_grad()
@@ -81,8 +76,7 @@ def fit_steps(
     """
 
     def loss(rows: list[int]) -> Tensor:
-        asked, written = [prompts[row] for row in rows], [texts[row] for row in rows]
-        scores = model(from_text(model.tokenizer, asked, written, model.head.weight.device))[2]
+        scores = model.score([prompts[row] for row in rows], [texts[row] for row in rows])[2]
         return binary_cross_entropy_with_logits(scores, scores.new_tensor([r for row in rows for _, r in steps[row]]))
 
     return descend(model, len(texts), loss, 1, learning_rate, batch, generator, "judge of steps", progress)
