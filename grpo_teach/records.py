@@ -206,3 +206,8 @@ def read_metrics(path: Path) -> list[dict]:
         for line in path.read_text(encoding="utf-8").splitlines():
             rows.append(json.loads(line))
     return rows
+
+
+def short(value):
+    """A number as a record keeps it: five digits of a float, anything else as it is."""
+    return float(f"{value:.5g}") if isinstance(value, float) else value

@@ -90,7 +90,7 @@ def values(policy: nn.Module, critic: nn.Module, rollouts: Rollouts) -> Tensor:
     return _in_passes(policy, critic, rollouts, None)[0]
 
 
-def _hidden(decoder: nn.Module, rollouts: Rollouts) -> Tensor:
+def hidden_states(decoder: nn.Module, rollouts: Rollouts) -> Tensor:
     """[B, T, D], aligned: ``hidden[:, t]`` is what the model knows before it emits completion token t."""
     # The last token predicts nothing that is scored. Rubbish behind a row's end cannot reach back: causal.
     ids = torch.cat([rollouts.prompt_ids, rollouts.completion_ids], dim=1)[:, :-1]
@@ -104,13 +104,13 @@ def _one_pass(policy, critic, part: Rollouts, temperature: float | None) -> list
     found, head = [], policy.get_output_embeddings()
     chunk = Scoring.of(policy).tokens_at_once(policy.config.vocab_size)
     if temperature is not None or critic.trunk is None:
-        hidden = _hidden(policy.get_decoder(), part)
+        hidden = hidden_states(policy.get_decoder(), part)
     if temperature is not None and part.mask.numel() > chunk:
         found.append(chunked_token_logprobs(hidden, head.weight, part.completion_ids, chunk, temperature))
     elif temperature is not None:
         found.append(token_logprobs(head(hidden), part.completion_ids, temperature))
     if critic is not None:
-        hidden = hidden if critic.trunk is None else _hidden(critic.trunk, part)
+        hidden = hidden if critic.trunk is None else hidden_states(critic.trunk, part)
         hidden = hidden.detach() if critic.detached else hidden
         found.append(critic.head(hidden.to(critic.head.weight.dtype)).squeeze(-1).float())
     return [result.masked_fill(part.mask == 0, 0.0) for result in found]

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from grpo_teach import ALGORITHMS, TASKS, InputError, evaluate, records
+from grpo_teach.judges.verifiers import OneOfEach, Unreliable
 from grpo_teach.policy import BASES
 from grpo_teach.records import load_record
 from grpo_teach.studies import run as experiments
@@ -18,7 +19,7 @@ from grpo_teach.studies.pretrain import pretrain
 from grpo_teach.studies.results import area, best_trials, ends, on_grid
 from grpo_teach.studies.run import Variant
 from grpo_teach.studies.search import next_round, planned
-from grpo_teach.studies.twists import Different, OneOfEach, Unreliable
+from grpo_teach.studies.twists import Different
 from grpo_teach.tasks.equation import Equation
 from grpo_teach.tasks.few_problems import FewProblems
 from grpo_teach.tasks.task import Problem

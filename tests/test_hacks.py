@@ -4,11 +4,11 @@ import pytest
 import torch
 
 import grpo_teach as gt
+from grpo_teach.judges.verifiers import Planted
 from grpo_teach.rewards.planted import HACKS
 from grpo_teach.rewards.process import tokens
 from grpo_teach.studies import run as experiments
 from grpo_teach.studies.run import Variant
-from grpo_teach.studies.twists import Planted
 from grpo_teach.tasks.few_problems import Leaky
 from grpo_teach.tasks.task import Problem
 

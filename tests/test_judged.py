@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import grpo_teach as gt
+from grpo_teach.judges.learned import Judged, rising
 from grpo_teach.studies import run as experiments
-from grpo_teach.studies.judged import Judged, rising
 from grpo_teach.studies.run import Variant
 from grpo_teach.tasks.task import Problem
 

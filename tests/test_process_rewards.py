@@ -5,10 +5,10 @@ import torch
 
 import grpo_teach as gt
 from grpo_teach.algorithms.later.grpo_process import grpo_process
+from grpo_teach.judges.pays import step_judge
 from grpo_teach.policy import Models
 from grpo_teach.rewards.process import chain_sum_steps, process_advantages, tokens
 from grpo_teach.rollout import from_text
-from grpo_teach.studies.pays import step_judge
 
 PROMPT = "7+5+8="
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 import grpo_teach as gt
+from grpo_teach.judges.learned import judge_of_steps
 from grpo_teach.rewards.process import chain_sum_steps
 from grpo_teach.rewards.step_model import StepModel, fit_steps, labelled
 from grpo_teach.rollout import from_text
 from grpo_teach.studies import judged, pays
-from grpo_teach.studies.judged import judge_of_steps
 
 TASK = gt.ChainSum(5)
 PROMPTS = ["7+5+8=", "1+2=", "9+9+9+9="]

@@ -14,7 +14,6 @@ from grpo_teach.policy import save_policy
 from grpo_teach.records import manifest, output_folder, write_json
 from grpo_teach.studies.compare import compare, table
 from grpo_teach.studies.pretrain import MIXES, pretrain
-from grpo_teach.tasks import TASKS
 
 __all__ = ["add"]
 
@@ -37,7 +36,7 @@ def add(command) -> None:
     sub = command("pretrain", "make the base policy from random weights", run_pretrain, policy=False)
     sub.add_argument("--task", choices=list(MIXES), default="chain_sum", help="whose problems it reads")
     sub.add_argument("--steps", type=int, help="optimizer steps; without a number as many as the task needs")
-    sub.add_argument("--width", type=int, default=128, help="hidden size, a multiple of 8")
+    sub.add_argument("--width", type=int, help="hidden size, a multiple of 8; without a number as the task needs")
     sub.add_argument("--out", type=Path, default=Path("out/base"), help="folder for the policy and its tokenizer")
 
     sub = command("record", "repeat a recorded study, or list them all", run_record, policy=False)
@@ -77,10 +76,10 @@ def run_compare(args: argparse.Namespace) -> dict:
 def run_pretrain(args: argparse.Namespace) -> dict:
     if args.steps is not None:
         at_least_one(args, "steps")
-    if args.width < 8 or args.width % 8:
+    if args.width is not None and (args.width < 8 or args.width % 8):
         raise InputError(f"--width must be a multiple of 8: four heads of an even width each; got {args.width}")
-    folder, task = output_folder(args.out), TASKS[args.task]()
-    mix = MIXES[args.task]
+    folder, mix = output_folder(args.out), MIXES[args.task]
+    task = type(mix.task)()
     policy, tokenizer = pretrain(args.steps, args.seed, mix, hidden_size=args.width, progress=not args.quiet)
     save_policy(policy, tokenizer, folder)
     result = evaluate(policy, tokenizer, task, 1024, max_new_tokens=task.max_new_tokens).as_dict()

@@ -15,7 +15,8 @@ import torch
 from grpo_teach.algorithms import SFT
 from grpo_teach.policy import tiny_policy, tiny_tokenizer
 from grpo_teach.supervise import supervise
-from grpo_teach.tasks import Addition, ChainSum, Equation, Programs, Task
+from grpo_teach.tasks import Addition, ChainSum, Equation, Miniature, Programs, Task
+from grpo_teach.tasks.miniature import STYLES
 
 __all__ = ["MIXES", "Mix", "pretrain"]
 
@@ -30,6 +31,7 @@ class Mix:
         slip: probability of a mistake in a step of a scratchpad.
         steps: how many batches suffice to learn it.
         batch: texts a step.
+        width: hidden size of the policy.
     """
 
     task: Task
@@ -37,6 +39,7 @@ class Mix:
     slip: float = 0.05
     steps: int = 1500
     batch: int = 256
+    width: int = 128
 
 
 MIXES = {
@@ -47,6 +50,11 @@ MIXES = {
     "equation": Mix(Equation(), thinking=0.1, slip=0.02, steps=2000),
     "programs": Mix(Programs(), thinking=0.2, slip=0.05, steps=2400, batch=128),
 }
+# R1's base, and those that lack one thing: how their authors write stands in the style, slips included.
+MIXES |= {
+    "miniature" if name == "mixed" else f"miniature_{name}": Mix(Miniature("both", style), slip=0.0, width=64)
+    for name, style in STYLES.items()
+}
 
 
 def pretrain(
@@ -56,7 +64,7 @@ def pretrain(
     batch: int | None = None,
     learning_rate: float = 2e-3,
     policy=None,
-    hidden_size: int = 128,
+    hidden_size: int | None = None,
     progress: bool = True,
 ):
     """Pretrain a tiny policy by SFT on the mix, with a linearly falling learning rate.
@@ -68,16 +76,16 @@ def pretrain(
         batch: texts a step; without a number, the mix's own.
         learning_rate: at the start; falls to 0.
         policy: a policy of the task's vocabulary that reads on; without one, a tiny one with random weights.
-        hidden_size: width of that tiny one; its MLP is four times as wide.
+        hidden_size: width of that tiny one, without a number the mix's own; its MLP is four times as wide.
         progress: show a bar with the loss.
     Returns:
         ``(policy, tokenizer)``.
     """
     torch.manual_seed(seed)
     task, fresh = mix.task, policy is None
-    steps, batch = mix.steps if steps is None else steps, batch or mix.batch
+    steps, batch, width = mix.steps if steps is None else steps, batch or mix.batch, hidden_size or mix.width
     tokenizer = tiny_tokenizer(task.characters)
-    policy = tiny_policy(tokenizer, hidden_size, intermediate_size=4 * hidden_size) if fresh else policy
+    policy = tiny_policy(tokenizer, width, intermediate_size=4 * width) if fresh else policy
 
     def draw(done: float, generator: torch.Generator) -> tuple[list[str], list[str]]:
         problems = task.sample(batch, generator)

@@ -23,8 +23,10 @@ import torch
 from grpo_teach import records
 from grpo_teach.errors import InputError, TrainingDiverged
 from grpo_teach.evaluate import evaluate
+from grpo_teach.judges.pays import algorithm_of, reward_of
 from grpo_teach.policy import load_base
-from grpo_teach.studies.pays import algorithm_of, reward_of
+from grpo_teach.r1.distil import Distillation
+from grpo_teach.r1.stages import Pipeline
 from grpo_teach.studies.pretrain import MIXES, pretrain
 from grpo_teach.studies.resume import resumed
 from grpo_teach.studies.search import next_round, planned, trials
@@ -36,6 +38,7 @@ from grpo_teach.train import train
 __all__ = ["Variant", "check", "load_study", "overview", "record", "run", "studies"]
 
 CURVE = ("reward", "length", "entropy", "kl", "mixed_groups", "clip_fraction", "explained_variance")
+KINDS = {"r1": Pipeline, "distil": Distillation}  # studies of more than one training run
 ANSWERS = 2048  # sampled at the end of a run: 8 each to 256 problems, and more where there are not so many
 
 
@@ -59,7 +62,7 @@ class Variant:
         planted: a name in ``HACKS``: the training reward has that hole.
         judged: training is paid by a reward model that learnt from so many judged pairs of the starting policy.
         taste: the judge looks for rising digits, a matter of taste, where it otherwise looks for right answers.
-        steps_paid: each step of a chain sum is paid too, by a rule of :func:`grpo_teach.studies.pays.step_judge`, or by
+        steps_paid: each step of a chain sum is paid too, by a rule of :func:`grpo_teach.judges.pays.step_judge`, or by
             a judge that learned from the errors of that name (:func:`grpo_teach.rewards.step_model.labelled`).
         best_of_n: of each group's right answers only the first is paid.
         demonstrations: learn worked answers that are given, as many, in place of the policy's own.
@@ -154,7 +157,9 @@ def studies() -> dict[str, dict]:
     return found
 
 
-def _variant(given: dict) -> Variant:
+def _variant(given: dict):
+    if "kind" in given:
+        return KINDS[given.pop("kind")](**given)
     own = {key: given.pop(key) for key in Variant.__dataclass_fields__.keys() & given.keys()}
     return Variant(**own, settings=given)
 
@@ -202,24 +207,20 @@ def run(variant: Variant, seed: int, progress: bool = False) -> dict:
         ended["diverged"] = True
     spent = [{"tokens": 0, "seconds": 0.0}, *rows]  # an evaluation is made before its row's batch is learned from
     kept = [pair for pair in zip(spent, [*rows, *at_last], strict=False) if "evaluation" in pair[1]]
-    curve = {name: [_short(before[name]) for before, _ in kept] for name in ("tokens", "seconds")}
+    curve = {name: [records.short(before[name]) for before, _ in kept] for name in ("tokens", "seconds")}
     seen = (*CURVE, *sorted(reward.graded.keys() - {*CURVE})) if reward else CURVE
-    curve |= {name: [_short(row.get(name, 0.0)) for _, row in kept] for name in seen}
-    curve["accuracy"] = [_short(row["evaluation"]["accuracy"]) for _, row in kept]
+    curve |= {name: [records.short(row.get(name, 0.0)) for _, row in kept] for name in seen}
+    curve["accuracy"] = [records.short(row["evaluation"]["accuracy"]) for _, row in kept]
     ended["late"] = 0.0 if ended["diverged"] else float(numpy.mean(curve["accuracy"][-3:]))
     for name in ("entropy", "kl"):
         ended[name] = sum(row.get(name, 0.0) for row in rows[-5:]) / max(1, len(rows[-5:]))
     ended |= {"tokens": spent[-1]["tokens"], "steps": len(rows), "seconds": spent[-1]["seconds"]}
-    return {"seed": seed} | {name: _short(value) for name, value in ended.items()} | {"curve": curve}
-
-
-def _short(value):
-    return float(f"{value:.5g}") if isinstance(value, float) else value
+    return {"seed": seed} | {name: records.short(value) for name, value in ended.items()} | {"curve": curve}
 
 
 def _job(variant: Variant, seed: int) -> dict:
     torch.set_num_threads(1)
-    return run(variant, seed)
+    return run(variant, seed) if isinstance(variant, Variant) else variant.run(seed)
 
 
 def record(name: str, out: Path | None = None, workers: int = 2, progress: bool = True) -> dict:

@@ -7,9 +7,9 @@ import re
 import torch
 
 from grpo_teach import records
+from grpo_teach.judges.verifiers import graded
 from grpo_teach.rewards.model import RewardModel, fit, judged_pairs, share_won
 from grpo_teach.rewards.step_model import StepModel, fit_steps, labelled
-from grpo_teach.studies.twists import graded
 
 __all__ = ["Judged", "judge_of_steps", "rising"]
 

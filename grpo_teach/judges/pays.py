@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from grpo_teach.algorithms import ALGORITHMS, Algorithm
 from grpo_teach.algorithms.later.grpo_process import grpo_process
+from grpo_teach.judges.learned import Judged, judge_of_steps
+from grpo_teach.judges.verifiers import OneOfEach, Planted, Unreliable
 from grpo_teach.rewards.process import chain_sum_steps
 from grpo_teach.rollout import Rollouts
-from grpo_teach.studies.judged import Judged, judge_of_steps
-from grpo_teach.studies.twists import OneOfEach, Planted, Unreliable
 
 __all__ = ["algorithm_of", "reward_of", "step_judge"]
 

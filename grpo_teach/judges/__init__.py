@@ -1,0 +1,1 @@
+"""Who judges in a study: rules that err, judges that were learned, and which of them pays a run."""
