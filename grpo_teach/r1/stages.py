@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from grpo_teach import records
 from grpo_teach.algorithms import ALGORITHMS, GRPO, SFT
 from grpo_teach.errors import InputError
 from grpo_teach.evaluate import answers, evaluate
-from grpo_teach.policy import load_base
+from grpo_teach.policy import load_base, save_policy
 from grpo_teach.r1.pays import BySkill, Watched, judge_of_manners, rules
 from grpo_teach.rollout import sample
 from grpo_teach.supervise import supervise
@@ -53,14 +54,11 @@ class Run:
     tokenizer: object
     pipeline: Pipeline
     seed: int
-    policy: object = None
+    policy: object
     tokens: int = 0
     seconds: float = 0.0
     curve: dict[str, list] = field(default_factory=lambda: {"tokens": [], **{name: [] for name in WATCHED}})
     transcripts: list[dict] = field(default_factory=list)
-
-    def __post_init__(self):
-        self.policy = copy.deepcopy(self.base)
 
     def show(self, stage: str, step: int) -> None:
         """Ask the fixed prompts; training's random state stays as it was."""
@@ -186,21 +184,37 @@ class Pipeline:
     def __post_init__(self):
         if not self.stages.split() or (unknown := set(self.stages.split()) - STAGES.keys()):
             raise InputError(f"no stage {min(unknown, default='')!r}; there are: {', '.join(STAGES)}")
+        rules(self.paid)  # refuses what it does not know before anything is trained, and so do the settings
+        GRPO(learning_rate=self.learning_rate, beta=self.beta)
 
-    def run(self, seed: int, progress: bool = False) -> dict:
-        """Plain numbers: ``accuracy``, ``tokens`` and ``seconds`` at the end, ``rows``, what :func:`examined` finds of
-        the base and after each stage, ``curve``, the batches of the stages of reinforcement learning one after the
-        other, and ``transcripts`` at two fixed prompts."""
-        policy, tokenizer = load_base(self.base)
-        run = Run(policy, tokenizer, self, seed)
-        rows = [{"stage": "base"} | examined(run)]
+    def run(self, seed: int, progress: bool = False, policy=None, out: Path | None = None) -> dict:
+        """Go through the stages.
+
+        Args:
+            seed: of everything random.
+            progress: show bars.
+            policy: to start from, where it is not the base.
+            out: folder that gets the policy after each stage, under the stage's name, and ``results.json``.
+        Returns:
+            Plain numbers: ``accuracy``, ``tokens`` and ``seconds`` at the end; ``rows``, what :func:`examined` finds
+            at the start and after each stage; ``curve``, the batches of all stages of reinforcement learning one after
+            the other; ``transcripts``, answers to two held-out prompts along the way.
+        """
+        base, tokenizer = load_base(self.base)
+        run = Run(base, tokenizer, self, seed, copy.deepcopy(policy or base))
+        rows = [{"stage": "start" if policy else "base"} | examined(run)]
         for stage in self.stages.split():
             STAGES[stage](run, progress)
             rows.append({"stage": stage} | examined(run))
+            if out:
+                save_policy(run.policy, tokenizer, out / stage)
         run.show("end", 0)
         ended = {"seed": seed, "accuracy": rows[-1]["accuracy"], "tokens": run.tokens, "seconds": round(run.seconds, 3)}
         curve = {name: [records.short(value) for value in values] for name, values in run.curve.items()}
-        return ended | {"rows": rows, "curve": curve, "transcripts": run.transcripts}
+        found = ended | {"rows": rows, "curve": curve, "transcripts": run.transcripts}
+        if out:
+            records.write_json(out / "results.json", {"manifest": records.manifest(asdict(self), seed)} | found)
+        return found
 
 
 def examined(run: Run) -> dict:
