@@ -24,12 +24,15 @@ PAIRS = 1000  # that the learned reward is shown
 def rules(names: str) -> Callable:
     """The sum of some rules for reasoning, each with weight 1; to be given to ``train(reward=...)``.
 
+    ``accuracy + format`` is R1-Zero's reward; R1's second stage adds ``language``.
+
     Args:
         names: of ``accuracy`` (the digit solves the equation), ``format`` (a scratchpad in form, then a digit),
             ``language`` (the share of a scratchpad's digits that are Arabic; 0 without a scratchpad) and ``coin``
             (1 or 0, whatever the text), with spaces between.
     Raises:
         InputError: for a name that is none of them.
+    Source: DeepSeek-R1 (arXiv 2501.12948) sections 2.2.2 and 2.3.2; book Eq. (10.1).
     """
     parts = {
         "accuracy": Miniature().right,
