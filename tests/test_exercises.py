@@ -18,7 +18,7 @@ from grpo_teach.exercises.prediction import Prediction
 from grpo_teach.large import model_config
 
 TESTS = Path(__file__).parent
-NOTEBOOKS = sorted((TESTS.parent / "notebooks").glob("0[1-9]_*.ipynb"))
+NOTEBOOKS = sorted((TESTS.parent / "notebooks").glob("[01][0-9]_*.ipynb"))
 sys.path.insert(0, str(TESTS))
 CHAPTERS = [importlib.import_module(f"answers.{path.stem}") for path in sorted(TESTS.glob("answers/chapter_*.py"))]
 ANSWERS = [(chapter.__name__.split(".")[1], chapter) for chapter in CHAPTERS]
@@ -41,7 +41,7 @@ COURSE = {
     *("leave_one_out_advantages", "returns_to_go", "importance_ratio", "clipped_policy_loss", "gae", "value_loss"),
     *("group_relative_advantages", "kl_k3", "aggregate_sequence_mean", "grpo_loss", "critic_bytes"),
     *("chunked_token_logprobs", "settings_that_fit", "strict_reward", "format_reward", "number_reward"),
-    *("mixed_share", "bradley_terry_loss"),
+    *("mixed_share", "bradley_terry_loss", "language_consistency", "keep_right"),
 }
 
 NAMES = [name for name, exercise in exercises.EXERCISES.items() if not isinstance(exercise, Prediction)]
