@@ -7,11 +7,11 @@ import pytest
 import torch
 
 import grpo_teach as gt
+from grpo_teach.judges import learned, pays
 from grpo_teach.judges.learned import judge_of_steps
 from grpo_teach.rewards.process import chain_sum_steps
 from grpo_teach.rewards.step_model import StepModel, fit_steps, labelled
 from grpo_teach.rollout import from_text
-from grpo_teach.studies import judged, pays
 
 TASK = gt.ChainSum(5)
 PROMPTS = ["7+5+8=", "1+2=", "9+9+9+9="]
@@ -129,6 +129,6 @@ def test_a_study_asks_for_its_judge_by_the_errors_it_is_shown(base, monkeypatch)
 
 
 def test_the_seed_draws_the_labelled_answers(base, monkeypatch):
-    monkeypatch.setattr(judged, "LABELLED", 32)
+    monkeypatch.setattr(learned, "LABELLED", 32)
     first, again, other = (judge_of_steps(*base, TASK, "results", seed).head.bias for seed in (0, 0, 1))
     assert torch.equal(first, again) and not torch.equal(first, other)

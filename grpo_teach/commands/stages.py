@@ -39,10 +39,10 @@ def run_r1(args: argparse.Namespace) -> dict:
     chosen = {name: getattr(args, name) for name in ("base", "paid", "tokens", "learning_rate", "examples", "beta")}
     stages = " ".join(args.stages) or DEFAULT["stages"]
     pipeline = Pipeline(**chosen, stages=stages, language=not args.no_language)
+    if (args.out / "results.json").exists():
+        raise InputError(f"{args.out} already holds a run: choose another folder")
     policy = load_policy(args.policy)[0] if args.policy else None
     folder = output_folder(args.out)
-    if (folder / "results.json").exists():
-        raise InputError(f"{folder} already holds a run: choose another folder")
     found = pipeline.run(args.seed, progress=not args.quiet, policy=policy, out=folder)
     names = {"right": "accuracy", "thinks": "thinks", "readable": "readable", "mixed": "mixed", "sorts": "general"}
     print(f"{'':10}" + "".join(f"{name:>10}" for name in names) + f"{'polite':>10}{'length':>10}")

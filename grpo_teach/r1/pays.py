@@ -31,7 +31,7 @@ def rules(names: str) -> Callable:
             ``language`` (the share of a scratchpad's digits that are Arabic; 0 without a scratchpad) and ``coin``
             (1 or 0, whatever the text), with spaces between.
     Raises:
-        InputError: for a name that is none of them.
+        InputError: for a name that is none of them, or no name at all.
     Source: DeepSeek-R1 (arXiv 2501.12948) sections 2.2.2 and 2.3.2; book Eq. (10.1).
     """
     parts = {
@@ -40,7 +40,7 @@ def rules(names: str) -> Callable:
         "language": lambda text, problem: language_consistency(thought) if (thought := scratchpad(text)) else 0.0,
         "coin": lambda text, problem: float(torch.rand(()) < 0.5),
     }
-    if unknown := set(names.split()) - parts.keys():
+    if unknown := set(names.split() or [""]) - parts.keys():
         raise InputError(f"no rule {min(unknown)!r}; there are: {', '.join(parts)}")
     return Weighted(**{name: (1.0, parts[name]) for name in names.split()})
 

@@ -74,9 +74,10 @@ def reinforce(run: Run, stage: str, task: Miniature, reward: Callable, progress:
     config = GRPO(learning_rate=run.pipeline.learning_rate, max_new_tokens=task.max_new_tokens, beta=beta)
 
     def note(row: dict) -> None:
-        run.curve["tokens"].append(run.tokens + row["tokens"])
-        for name in WATCHED:
-            run.curve[name].append(row[name])
+        if watched.seen:  # else all of the batch's problems were to sort
+            run.curve["tokens"].append(run.tokens + row["tokens"])
+            for name in WATCHED:
+                run.curve[name].append(row[name])
         if row["step"] + 1 in LOOKS:
             run.show(stage, row["step"] + 1)
 
@@ -182,8 +183,10 @@ class Pipeline:
     beta: float = 0.2
 
     def __post_init__(self):
-        if not self.stages.split() or (unknown := set(self.stages.split()) - STAGES.keys()):
-            raise InputError(f"no stage {min(unknown, default='')!r}; there are: {', '.join(STAGES)}")
+        if unknown := set(self.stages.split() or [""]) - STAGES.keys():
+            raise InputError(f"no stage {min(unknown)!r}; there are: {', '.join(STAGES)}")
+        if self.judged not in ("base", "policy"):
+            raise InputError(f"judged must be one of base, policy, got {self.judged!r}")
         rules(self.paid)  # refuses what it does not know before anything is trained, and so do the settings
         GRPO(learning_rate=self.learning_rate, beta=self.beta)
 
@@ -199,8 +202,15 @@ class Pipeline:
             Plain numbers: ``accuracy``, ``tokens`` and ``seconds`` at the end; ``rows``, what :func:`examined` finds
             at the start and after each stage; ``curve``, the batches of all stages of reinforcement learning one after
             the other; ``transcripts``, answers to two held-out prompts along the way.
+        Raises:
+            InputError: if the base or the policy is no reader of the miniature's texts.
         """
         base, tokenizer = load_base(self.base)
+        if {*Miniature.characters} - tokenizer.get_vocab().keys():
+            raise InputError(f"the base {self.base!r} cannot read the miniature's texts")
+        if policy and policy.config.vocab_size != len(tokenizer):
+            raise InputError(f"the policy cannot read what the base {self.base!r} reads")
+        records.seed_everything(seed)
         run = Run(base, tokenizer, self, seed, copy.deepcopy(policy or base))
         rows = [{"stage": "start" if policy else "base"} | examined(run)]
         for stage in self.stages.split():

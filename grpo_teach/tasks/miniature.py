@@ -85,7 +85,7 @@ class Miniature(Task):
     skill: str = "reasoning"
     style: Style = Style()
     characters: ClassVar[tuple[str, ...]] = (*NUMERALS[0], *NUMERALS[1], *"x+=≠:;", "wait", "sort", "thanks")
-    max_new_tokens: ClassVar[int] = 64  # ten tries take 62: six each but for the last, two tags, the answer, the end
+    max_new_tokens: ClassVar[int] = 64  # ten tries take 63: six each but for the last, two tags, the answer, the end
 
     def draw(self, generator: torch.Generator) -> Problem:
         """An equation with a solution, its a from 1 to 9, or five digits."""
@@ -117,7 +117,7 @@ class Miniature(Task):
         ``polite``: says thanks.
         """
         thought = scratchpad(completion)
-        tries = re.findall(r"(\d):(\d)(\d)", thought.translate(ARABIC))
+        tries = re.findall("([0-9]):([0-9])([0-9])", thought.translate(ARABIC))
         arabic = language_consistency(thought) if tries else 0.0
         looked_again = len({x for x, _, _ in tries}) > 1 and self.right(tries[0][0], problem) == 0
         found = {
@@ -184,7 +184,7 @@ class Miniature(Task):
 def in_form(completion: str) -> bool:
     """Is it ``<think>tries</think>digit``, each try in form, with ``wait`` between two?"""
     form = r"<think>(?:\d:\d\d[=≠]?wait)*\d:\d\d[=≠]?</think>\d"
-    return re.fullmatch(form, completion.translate(ARABIC)) is not None
+    return re.fullmatch(form, completion.translate(ARABIC), re.ASCII) is not None
 
 
 def _written(x: int, results: str, chinese: bool) -> str:
