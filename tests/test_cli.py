@@ -6,8 +6,10 @@ from importlib.metadata import version
 import pytest
 import torch
 
+from grpo_teach import evaluate
 from grpo_teach.__main__ import main
-from grpo_teach.policy import load_base
+from grpo_teach.policy import BASES, load_base
+from grpo_teach.r1 import stages
 
 SMALL = ["--prompts", "2", "--group-size", "4", "--max-new-tokens", "8"]
 
@@ -78,6 +80,18 @@ def test_pretrain_is_deterministic_for_a_seed(capsys, tmp_path):
         (["evaluate", "--max-new-tokens", "0"], "max_new_tokens"),
         (["evaluate", "--checkpoint", "missing.pt"], "missing.pt"),
         (["pretrain", "--steps", "0"], "steps"),
+        (["r1", "fly"], "fly"),
+        (["r1", "zero", "cold,"], "cold,"),
+        (["r1", "--paid", "luck"], "luck"),
+        (["r1", "--paid", ""], "accuracy"),
+        (["r1", "--tokens", "0"], "tokens"),
+        (["r1", "--examples", "0"], "examples"),
+        (["r1", "--beta", "-1"], "beta"),
+        (["r1", "--learning-rate", "nan"], "learning_rate"),
+        (["r1", "--base", "nowhere"], "nowhere"),
+        (["r1", "--base", "chain_sum"], "chain_sum"),
+        (["r1", "--policy", "no/such/folder"], "no/such/folder"),
+        (["r1", "--out", "/proc/nowhere"], "/proc/nowhere"),
         (["fly"], "fly"),
         ([], "command"),
     ],
@@ -101,6 +115,30 @@ def test_a_second_run_never_overwrites_the_first(capsys, tmp_path):
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
 
 
+def test_stages_leave_their_policies_and_never_overwrite_a_run(capsys, tmp_path, monkeypatch):
+    def quick(policy, tokenizer, task, problems, samples, **asked):
+        return evaluate(policy, tokenizer, task, 8, samples=8, **asked)
+
+    monkeypatch.setattr(stages, "evaluate", quick)
+    small = ["--base", "miniature_32", "--tokens", 1, "--examples", 32, "--quiet", "--json"]
+    code, out, _ = run(capsys, "r1", "cold", "--out", tmp_path / "a", *small)
+    assert code == 0 and [line.split()[0] for line in out[1:3]] == ["base", "cold"]
+    going_on = ["r1", "reasoning", "--policy", tmp_path / "a" / "cold", *small, "--out", tmp_path / "b"]
+    code, out, _ = run(capsys, *going_on)
+    assert code == 0 and [line.split()[0] for line in out[1:3]] == ["start", "reasoning"]
+    held = json.loads((tmp_path / "b" / "results.json").read_text())
+    assert json.loads(out[-1]) == {name: held[name] for name in ("accuracy", "tokens", "seconds")}
+    assert held["manifest"]["config"] | {"stages": "reasoning", "tokens": 1} == held["manifest"]["config"]
+    files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for folder in "ab":
+        code, out, err = run(capsys, *going_on[:-1], tmp_path / folder)
+        assert code == 2 and out == [] and len(err) == 1 and "already holds a run" in err[0]
+    foreign = ["r1", "reasoning", "--policy", BASES / "chain_sum", "--out", tmp_path / "c"]
+    code, out, err = run(capsys, *foreign)
+    assert code == 2 and out == [] and err[-1].startswith("error: the policy cannot read")
+    assert files == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
 def test_a_half_written_checkpoint_is_refused_and_left_alone(capsys, tmp_path):
     arguments = ["train", "--steps", 1, "--out", tmp_path, "--quiet", "--evaluate-every", 0, *SMALL]
     assert run(capsys, *arguments)[0] == 0
@@ -113,7 +151,7 @@ def test_a_half_written_checkpoint_is_refused_and_left_alone(capsys, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command", ["demo", "compare", "train", "evaluate", "pretrain", "preflight", "merge", "memory"]
+    "command", ["demo", "compare", "train", "evaluate", "pretrain", "preflight", "merge", "memory", "r1"]
 )
 def test_every_command_explains_itself(capsys, command):
     code, out, _ = run(capsys, command, "--help")

@@ -13,6 +13,9 @@ import torch
 from grpo_teach import ALGORITHMS, TASKS, InputError, evaluate, records
 from grpo_teach.judges.verifiers import OneOfEach, Unreliable
 from grpo_teach.policy import BASES
+from grpo_teach.r1 import distil, stages
+from grpo_teach.r1.distil import METHODS, Distillation
+from grpo_teach.r1.stages import STAGES, Pipeline
 from grpo_teach.records import load_record
 from grpo_teach.studies import run as experiments
 from grpo_teach.studies.pretrain import pretrain
@@ -37,8 +40,8 @@ def few_questions(monkeypatch):
     def quick(policy, tokenizer, task, problems=8, **asked):
         return evaluate(policy, tokenizer, task, 8, **asked)
 
-    monkeypatch.setattr(experiments, "evaluate", quick)
-    monkeypatch.setattr(sys.modules["grpo_teach.train"], "evaluate", quick)  # the name is the function's, too
+    for module in (experiments, stages, distil, sys.modules["grpo_teach.train"]):  # the name is a function's, too
+        monkeypatch.setattr(module, "evaluate", quick)
 
 
 # What stands in the file ------------------------------------------------------------------------------------------
@@ -49,13 +52,17 @@ def test_every_variant_can_be_built(name):
     study = STUDIES[name]
     assert study["question"] and len(set(study["seeds"])) == len(study["seeds"]) >= 1
     for variant in study["variants"].values():
-        algorithm = ALGORITHMS[variant.algorithm]
-        algorithm.Settings(**variant.settings)
-        TASKS[variant.task](**variant.options)
-        for options in variant.also_asked.values():
-            TASKS[variant.task](**options)
+        if isinstance(variant, Variant):
+            ALGORITHMS[variant.algorithm].Settings(**variant.settings)
+            for options in (variant.options, *variant.also_asked.values()):
+                TASKS[variant.task](**options)
+        elif isinstance(variant, Pipeline):
+            assert {*variant.stages.split()} <= STAGES.keys()
+        else:
+            assert isinstance(variant, Distillation) and variant.method in METHODS
         assert variant.tokens or variant.steps
-        assert (BASES / (variant.base or variant.task) / "config.json").exists()
+        for base in {getattr(variant, place, None) for place in ("base", "teacher")} - {None} or {variant.task}:
+            assert (BASES / base / "config.json").exists()
 
 
 SEARCHES = [name for name, study in STUDIES.items() if "trials" in study]
@@ -106,6 +113,31 @@ def test_a_list_makes_one_variant_for_each_of_its_values(tmp_path, monkeypatch):
         "b": {},
     }
     assert all(variant.steps == 7 for variant in study["variants"].values())
+
+
+def test_a_study_of_another_kind_is_made_of_that_kinds_runs(tmp_path, monkeypatch):
+    common = 'question = "?"\nseeds = 1\nbase = "miniature_32"\ntokens = 1'
+    text = f'[a]\nkind = "r1"\n{common}\n[a.variants]\nx = {{ paid = ["accuracy", "format"] }}\ny = {{ beta = 0.0 }}\n'
+    text += f'[b]\nkind = "distil"\n{common}\nteacher = "miniature"\n[b.variants]\nz = {{ method = "logits" }}'
+    (tmp_path / "studies.toml").write_text(text)
+    monkeypatch.setattr(experiments, "__file__", str(tmp_path / "experiments.py"))
+    assert experiments.load_study("a")["variants"] == {
+        "x, paid accuracy": Pipeline(base="miniature_32", tokens=1, paid="accuracy"),
+        "x, paid format": Pipeline(base="miniature_32", tokens=1, paid="format"),
+        "y": Pipeline(base="miniature_32", tokens=1, beta=0.0),
+    }
+    taught = Distillation(base="miniature_32", tokens=1, teacher="miniature", method="logits")
+    assert experiments.load_study("b")["variants"] == {"z": taught}
+
+
+@pytest.mark.parametrize(
+    "variant", [TINY, Pipeline(stages="zero", tokens=1), Distillation(teacher="miniature", tokens=1)], ids=type
+)
+def test_a_run_of_any_kind_repeats_to_the_last_bit_and_can_be_written_down(variant):
+    first, again = (experiments._timeless(experiments._job(variant, 1)) for _ in range(2))
+    assert json.dumps(first, allow_nan=False) == json.dumps(again)
+    assert first["seed"] == 1 and 0 <= first["accuracy"] <= 1
+    assert type(variant)(**json.loads(json.dumps(dataclasses.asdict(variant)))) == variant
 
 
 def test_an_unknown_study_is_refused_with_the_names_of_the_others():
@@ -314,12 +346,12 @@ def test_a_record_made_otherwise_is_not_gone_on_with(study):
 def test_every_study_is_recorded_whole(name):
     held, study = json.loads(RECORDED[name].read_text()), STUDIES[name]
     recorded = records.in_todays_words(held["manifest"]["config"]["variants"])
-    assert {label: Variant(**config) for label, config in recorded.items()} == study["variants"]
+    assert {label: type(study["variants"][label])(**config) for label, config in recorded.items()} == study["variants"]
     assert set(held["runs"]) == set(study["variants"]) and not next_round(study, held["runs"])
     assert sum(map(len, held["runs"].values())) == planned(study)
     for results in held["runs"].values():
         assert [result["seed"] for result in results] == study["seeds"][: len(results)]
-        assert all(0 <= result["accuracy"] <= result["pass_at_8"] <= 1 for result in results)
+        assert all(0 <= result["accuracy"] <= result.get("pass_at_8", 1) <= 1 for result in results)
 
 
 @pytest.mark.slow
