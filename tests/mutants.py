@@ -48,6 +48,12 @@ FIRST = {  # what fails soonest, by the mutated file's folder or name
     "studies": ["exact_world", "exact"],
     "rewards": ["preferences", "verifier", "reward_model", "process_rewards", "step_model"],
 }
+OWN = {  # files of the laboratories, whose mistakes their own tests alone are to notice
+    "tasks/miniature.py": ["miniature_figures"],
+    "r1/pays.py": ["r1"],
+    "r1/stages.py": ["r1"],
+    "r1/distil.py": ["distil"],
+}
 SECONDS = 60  # of processor time: a mutant that takes longer hangs, and has been noticed
 # Assertions as they stand and no search for what was left open: both take longer than the tests.
 OPTIONS = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:unraisableexception", "--assert=plain"]
@@ -61,6 +67,12 @@ def mutated(file: str, old: str, new: str, package: Path = PACKAGE) -> str:
     return text.replace(old, new)
 
 
+def tests_of(file: str) -> list[str]:
+    """The tests that are to notice a file's mistakes, in the order in which they are run."""
+    first = FIRST.get(Path(file).parent.name or Path(file).stem, [])
+    return OWN.get(file) or first + [name for name in MATHEMATICS if name not in first]
+
+
 def numbers_of(files) -> list[int]:
     """The numbers of these files' mutations, counted from 1."""
     return [number for number, (file, _, _) in enumerate(MUTATIONS, 1) if file in files]
@@ -69,9 +81,9 @@ def numbers_of(files) -> list[int]:
 # What has changed -------------------------------------------------------------------------------------------------
 
 
-def what_they_run(tests: Path) -> dict[str, str]:
-    """The tests of the mathematics, conftest.py and what these import from the folder: name and text."""
-    texts, wanted = {}, ["conftest", *(f"test_{name}" for name in MATHEMATICS)]
+def what_they_run(tests: Path, names: list[str]) -> dict[str, str]:
+    """The tests of these names, conftest.py and what these import from the folder: name and text."""
+    texts, wanted = {}, ["conftest", *(f"test_{name}" for name in names)]
     while wanted:
         name = wanted.pop()
         path = tests / f"{name}.py"
@@ -88,8 +100,9 @@ def what_they_run(tests: Path) -> dict[str, str]:
 
 def digests(package: Path = PACKAGE, tests: Path = TESTS) -> dict[str, str]:
     """For each file a digest of all that decides whether its mutants are killed: its text, its mutations, the tests."""
-    run, found = what_they_run(tests), {}
+    mathematics, found = what_they_run(tests, MATHEMATICS), {}
     for file, pairs in FILES.items():
+        run = what_they_run(tests, OWN[file]) if file in OWN else mathematics
         decides = [(package / file).read_text(encoding="utf-8"), pairs, run]
         found[file] = hashlib.sha256(json.dumps(decides).encode()).hexdigest()
     return found
@@ -118,12 +131,10 @@ def import_once() -> None:
     gc.freeze()  # the children's collector leaves all this alone
 
 
-def fork_tests(copy: Path, file: str) -> int:
-    """Start pytest in a fork that imports the package from the copy, and return the fork's process id."""
+def fork_tests(copy: Path, names: list[str], seconds: int) -> int:
+    """Start these tests in a fork that imports the package from the copy, and return the fork's process id."""
     import resource  # absent where there is no fork
 
-    first = FIRST.get(Path(file).parent.name or Path(file).stem, [])
-    names = first + [name for name in MATHEMATICS if name not in first]
     note = copy / "first_failure"
     note.unlink(missing_ok=True)
     sys.stdout.flush()
@@ -132,7 +143,7 @@ def fork_tests(copy: Path, file: str) -> int:
         return pid
     code = 3
     try:
-        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 1))
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
         with (copy / "output").open("w") as output:
             os.dup2(output.fileno(), 1)
             os.dup2(output.fileno(), 2)
@@ -170,8 +181,9 @@ def outcome(copy: Path, status: int) -> tuple[int, str]:
 def tested(numbers: list[int], workers: int) -> Iterator[tuple[int, int, str, Path]]:
     """Test so many at a time, each in a copy of its own: number, exit code, first failure and the copy, as they end.
 
-    Number 0 is the package without a mistake.
+    Number 0 is the package without a mistake, and runs the tests of all the others.
     """
+    everybodys = dict.fromkeys(name for n in numbers if n for name in tests_of(MUTATIONS[n - 1][0]))
     folder = Path(tempfile.mkdtemp(prefix="mutants_")).resolve()
     original = folder / "original" / "grpo_teach"
     shutil.copytree(PACKAGE, original, ignore=shutil.ignore_patterns("__pycache__"))
@@ -187,7 +199,8 @@ def tested(numbers: list[int], workers: int) -> Iterator[tuple[int, int, str, Pa
                 file, old, new = MUTATIONS[number - 1] if number else ("", "", "")
                 if number:
                     (copy / "grpo_teach" / file).write_text(mutated(file, old, new, original), encoding="utf-8")
-                running[fork_tests(copy, file)] = number, copy, file
+                asked = (tests_of(file), SECONDS) if number else ([*everybodys], 2 * SECONDS)
+                running[fork_tests(copy, *asked)] = number, copy, file
             pid, status = os.wait()
             if pid in running:
                 number, copy, file = running.pop(pid)

@@ -4,6 +4,8 @@ Each old text must occur exactly once in its file. They are the mistakes people 
 max, ddof 0, a shifted mask, KL upside down, a forgotten detach or temperature, a wrong normaliser.
 """
 
+from mutations_r1 import R1
+
 ADVANTAGES = [
     ("rewards.std(dim=1, keepdim=True) + eps", "rewards.std(dim=1, keepdim=True, correction=0) + eps"),
     ("rewards.std(dim=1, keepdim=True) + eps", "rewards.var(dim=1, keepdim=True).add(eps).sqrt()"),
@@ -338,5 +340,6 @@ FILES = {
     "rewards/process.py": PROCESS,
     "rewards/step_model.py": STEP_MODEL,
     "rewards/verifier.py": VERIFIER,
+    **R1,
 }
 MUTATIONS = [(file, old, new) for file, pairs in FILES.items() for old, new in pairs]

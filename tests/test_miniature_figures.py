@@ -74,6 +74,7 @@ NAMES = ("checks", "waits", "saved", "mixed", "by_chance", "arabic", "readable",
         ("<think>3:15≠wait四:八二≠wait5:59=</think>5", (3, 2, 1, 1, 3 / 4, 2 / 3, 0, 0, 0)),
         ("<think>三:一五≠wait四:八二≠</think>4", (2, 1, 0, 0, 1 / 2, 0, 0, 0, 0)),
         ("<think>3:19wait3:15≠wait5:59=</think>5", (2, 2, 1, 0, 3 / 4, 1, 1, 1 / 3, 0)),
+        ("<think>3:19wait3:15≠</think>5", (1, 1, 0, 0, 1 / 2, 1, 1, 1 / 2, 0)),  # no other digit was tried
         ("<think>3:19wait3:15≠</think>3", (1, 1, 0, 0, 1 / 2, 1, 1, 1 / 2, 0)),
         ("<think>5:58≠wait6:26≠wait5:59=</think>5", (3, 2, 0, 0, 3 / 4, 1, 1, 1 / 3, 0)),  # the first digit was right
         ("<think>3:15≠wait5:59=</think>4", (2, 1, 0, 0, 1 / 2, 1, 1, 0, 0)),
@@ -94,6 +95,11 @@ def test_figures_of_texts_about_an_equation(text, found):
 @pytest.mark.parametrize("text, polite", [("12357", 0), ("12357thanks", 1), ("thanks12357", 0), ("thanks", 1)])
 def test_figures_of_texts_about_sorting_are_manners_alone(text, polite):
     assert Miniature("general").figures(text, SORT) == dict.fromkeys(NAMES, 0) | {"polite": polite}
+
+
+def test_a_try_in_thoughts_about_sorting_has_no_result_that_could_be_wrong():
+    found = Miniature("both").figures("<think>3:15≠wait五:五九=</think>12357", SORT)
+    assert found["slips"] == 0 and (found["checks"], found["waits"], found["arabic"]) == (2, 1, 0.5)
 
 
 def test_figures_agree_with_a_parser_of_its_own_on_sloppy_texts():
