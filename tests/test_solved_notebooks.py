@@ -18,7 +18,7 @@ from nbclient import NotebookClient
 
 from grpo_teach.exercises import EXERCISES
 
-NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("[01][0-9]_*.ipynb"))
+NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("[01][0-9]_*.ipynb"))[1:]  # chapter 00 has none
 
 
 def with_solutions(path: Path) -> nbformat.NotebookNode:

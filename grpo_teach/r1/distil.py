@@ -118,7 +118,7 @@ class Distillation:
 
     method: str = "texts"
     base: str = "miniature_32"
-    teacher: str = "miniature_teacher"
+    teacher: str = "miniature_128"
     tokens: int = 200_000
     then_rl: int = 0
     learning_rate: float = 1e-3
