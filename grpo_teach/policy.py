@@ -30,6 +30,9 @@ def load_base(task: str = "chain_sum"):
     Raises:
         InputError: if no base ships under that name.
     """
+    if not (BASES / task / "config.json").exists():
+        known = sorted(path.parent.name for path in BASES.glob("*/config.json"))
+        raise InputError(f"no base ships under the name {task!r}; there are: {', '.join(known)}")
     with _no_bars():
         return load_policy(BASES / task)
 
