@@ -26,6 +26,7 @@ from grpo_teach.evaluate import evaluate
 from grpo_teach.judges.pays import algorithm_of, reward_of
 from grpo_teach.policy import load_base
 from grpo_teach.r1.distil import Distillation
+from grpo_teach.r1.search import Search
 from grpo_teach.r1.stages import Pipeline
 from grpo_teach.studies.pretrain import MIXES, pretrain
 from grpo_teach.studies.resume import resumed
@@ -38,7 +39,7 @@ from grpo_teach.train import train
 __all__ = ["Variant", "check", "load_study", "overview", "record", "run", "studies"]
 
 CURVE = ("reward", "length", "entropy", "kl", "mixed_groups", "clip_fraction", "explained_variance")
-KINDS = {"r1": Pipeline, "distil": Distillation}  # studies of more than one training run
+KINDS = {"r1": Pipeline, "distil": Distillation, "search": Search}  # studies of more than one training run
 ANSWERS = 2048  # sampled at the end of a run: 8 each to 256 problems, and more where there are not so many
 
 
