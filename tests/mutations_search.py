@@ -56,7 +56,7 @@ SEARCH = [
     ("key=lambda candidate: candidate[1],", "key=lambda candidate: candidate[0],"),
     ("super().test_set(n)", "super().sample(n, torch.Generator())"),
     ("problem.prompt + self.begin", "self.begin + problem.prompt"),
-    ("-kept[1])[: search.width]", "kept[1])[: search.width]"),
+    ("-kept[1])[: search.beam_width]", "kept[1])[: search.beam_width]"),
     ("n / counts.total()", "1 / counts.total()"),
     ("if desk.over(kept[0])]", "if not desk.over(kept[0])]"),
     ("node.judged or 0.0", "node.value"),

@@ -273,7 +273,7 @@ class Toy:
 @pytest.mark.parametrize("width", [1, 2])
 def test_a_beam_goes_on_from_the_best_of_its_steps(width):
     toy = Toy(budget=4 + 4 * width + 4 * width)
-    found = METHODS["beam"][0](toy, Search(k=4, width=width))
+    found = METHODS["beam"][0](toy, Search(beam_steps=4, beam_width=width))
     prefixes = {1: [(), (1,), (1, 1)], 2: [(), (1,), (0,), (1, 1), (0, 1)]}[width]
     if width == 2:  # of (1, 0) and (0, 1), worth the same, the one drawn first
         prefixes[-1] = (1, 0)
@@ -289,7 +289,7 @@ def test_an_ended_text_keeps_its_place_in_the_beam():
             return super().over(state) or state[1] == (1,)
 
     toy = Early(budget=2)
-    assert METHODS["beam"][0](toy, Search(k=2, width=1)) == [[((row, (1,)), 1 / 3)] for row in (0, 1)]
+    assert METHODS["beam"][0](toy, Search(beam_steps=2, beam_width=1)) == [[((row, (1,)), 1 / 3)] for row in (0, 1)]
     assert toy.asked == [(0, ()), (1, ())]  # (0,) is worth less than what has ended, and nobody goes on from it
 
 
@@ -302,7 +302,7 @@ def test_a_trees_priors_are_shares_of_what_was_sampled(monkeypatch):
         return mcts(roots, expand, evaluate, simulations, c_puct)
 
     monkeypatch.setattr(search_module, "mcts", noted)
-    found = METHODS["mcts"][0](Toy(budget=50), Search(k=4, simulations=90, c_puct=0.7))
+    found = METHODS["mcts"][0](Toy(budget=50), Search(node_steps=4, simulations=90, c_puct=0.7))
     assert seen[0] == [[((0, (0,)), 0.75), ((0, (1,)), 0.25)], []]
     for row, candidates in enumerate(found):
         assert all(state[0] == row and weight in (0.0, sum(state[1]) / 3) for state, weight in candidates)
@@ -445,7 +445,7 @@ def test_a_policy_can_be_given_or_trained_first():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"methods": "guess"}, {"methods": ""}, {"budgets": ""}, {"budgets": "0 32"}, {"k": 0}, {"width": 0}, {"asks": 0},
+    [{"methods": "guess"}, {"methods": ""}, {"budgets": ""}, {"budgets": "0 32"}, {"beam_steps": 0}, {"beam_width": 0}, {"node_steps": 0}, {"asks": 0},
      {"simulations": 0}, {"c_puct": -1.0}],
 )  # fmt: skip
 def test_what_makes_no_sense_is_refused(wrong):

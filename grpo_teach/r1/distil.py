@@ -8,15 +8,16 @@ import torch
 from torch import Tensor
 
 from grpo_teach import records
-from grpo_teach.algorithms import ALGORITHMS, GRPO, SFT, Algorithm
+from grpo_teach.algorithms import ALGORITHMS, SFT, Algorithm
 from grpo_teach.algorithms.common import metrics, minibatches
 from grpo_teach.errors import InputError
 from grpo_teach.evaluate import evaluate
 from grpo_teach.losses import token_logprobs
-from grpo_teach.policy import Models, load_base
+from grpo_teach.policy import Models, frozen_copy, load_base
 from grpo_teach.r1.pays import rules
 from grpo_teach.rollout import sample
 from grpo_teach.score import hidden_states
+from grpo_teach.tasks.few_problems import Practice
 from grpo_teach.tasks.miniature import Miniature
 from grpo_teach.train import Trainer
 
@@ -108,44 +109,65 @@ class Distillation:
     Attributes:
         method: a name in ``METHODS``.
         base: the student's, a shipped base.
-        teacher: another.
+        teacher: another, one that R1's stages have made.
         tokens: that are generated for it, by whoever writes.
         then_rl: tokens that the student then generates for GRPO.
         learning_rate: of the method, falling evenly to 0 where it is no reinforcement learning.
-        rl_learning_rate: of GRPO.
         epochs: passes over each batch.
+        batch: texts that are written before each update.
+        rl_learning_rate: of GRPO that comes after.
+        group_size, beta, paid: of GRPO, whether it comes after or is the method: answers to a problem, weight of the KL
+            term, and the rules that pay.
+        practice: ask training problems in place of the held-out ones: for choosing settings.
     """
 
     method: str = "texts"
-    base: str = "miniature_32"
-    teacher: str = "miniature_128"
+    base: str = "miniature_40"
+    teacher: str = "miniature_teacher"
     tokens: int = 200_000
     then_rl: int = 0
     learning_rate: float = 1e-3
-    rl_learning_rate: float = 3e-4
     epochs: int = 1
+    batch: int = 64
+    rl_learning_rate: float = 3e-4
+    group_size: int = 16
+    beta: float = 0.0
+    paid: str = "accuracy format"
+    practice: bool = False
 
     def __post_init__(self):
         if self.method not in METHODS:
             raise InputError(f"no method {self.method!r}; there are: {', '.join(METHODS)}")
+        rules(self.paid)  # refuses what it does not know, and so do the settings
+        self.settings(self.method, self.learning_rate), self.settings("rl", self.rl_learning_rate)
+
+    def settings(self, method: str, learning_rate: float):
+        """The settings of a method's algorithm. Of a teacher's texts none share a prompt: groups would gain nothing."""
+        algorithm, writer = METHODS[method]
+        group = 1 if writer == "teacher" else self.group_size
+        own = {"beta": self.beta} if method == "rl" else {"epochs": self.epochs}
+        sizes = {"prompts": self.batch // group, "group_size": group, "max_new_tokens": Miniature.max_new_tokens}
+        return algorithm.Settings(learning_rate=learning_rate, **sizes, **own)
 
     def run(self, seed: int, progress: bool = False) -> dict:
         """Plain numbers: ``accuracy`` at the end, ``before_rl``, and the ``curve`` of accuracy on held-out equations
         against ``tokens`` and ``seconds``, the teacher's sampling and scoring included, its training not."""
         policy, tokenizer = load_base(self.base)
         teacher, _ = load_base(self.teacher)
+        asked = Practice(Miniature()) if self.practice else Miniature()
         curve = {name: [] for name in ("tokens", "seconds", "accuracy", "length")}
         bar = records.bar(self.method, "token", self.tokens + self.then_rl, progress=progress)
 
-        def learn(method: str, tokens: int, config, spent: tuple[int, float]) -> tuple[int, float]:
-            algorithm, writer = METHODS[method]
-            models = Models(policy, reference=None if method == "rl" else teacher)
-            reward = rules("accuracy format") if method == "rl" else None
+        def learn(method: str, tokens: int, learning_rate: float, spent: tuple[int, float]) -> tuple[int, float]:
+            (algorithm, writer), config = METHODS[method], self.settings(method, learning_rate)
+            start = frozen_copy(policy) if method == "rl" and self.beta else None
+            models = Models(policy, reference=start if method == "rl" else teacher)
+            reward = rules(self.paid) if method == "rl" else None
             given = {"tokenizer": tokenizer, "task": Miniature(), "reward": reward, "seed": seed}
             trainer = Student(models, algorithm, config, writer=teacher if writer == "teacher" else None, **given)
 
             def look(samples: int) -> None:
-                found = evaluate(policy, tokenizer, Miniature(), 64, samples=samples, max_new_tokens=64)
+                found = evaluate(policy, tokenizer, asked, 64, samples=samples, max_new_tokens=config.max_new_tokens)
                 at = spent[0] + trainer.tokens, spent[1] + trainer.seconds, found.accuracy, found.mean_length
                 for values, value in zip(curve.values(), at, strict=True):
                     values.append(records.short(value))
@@ -162,13 +184,10 @@ class Distillation:
             look(samples=32)
             return spent[0] + trainer.tokens, spent[1] + trainer.seconds
 
-        settings = {"max_new_tokens": 64, "learning_rate": self.learning_rate, "epochs": self.epochs}
-        if METHODS[self.method][1] == "teacher":  # as many problems as texts: nothing is gained by groups
-            settings |= {"prompts": 256, "group_size": 1}
         with bar:
-            spent = learn(self.method, self.tokens, METHODS[self.method][0].Settings(**settings), (0, 0.0))
+            spent = learn(self.method, self.tokens, self.learning_rate, (0, 0.0))
             before = curve["accuracy"][-1]
             if self.then_rl:
-                spent = learn("rl", self.then_rl, GRPO(learning_rate=self.rl_learning_rate, max_new_tokens=64), spent)
+                spent = learn("rl", self.then_rl, self.rl_learning_rate, spent)
         ended = {"seed": seed, "accuracy": curve["accuracy"][-1], "before_rl": before}
         return ended | {"tokens": spent[0], "seconds": records.short(spent[1]), "curve": curve}

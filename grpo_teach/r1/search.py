@@ -17,6 +17,7 @@ from grpo_teach.r1.desk import Desk, State
 from grpo_teach.r1.stages import STAGES, Pipeline, Run
 from grpo_teach.r1.tree import mcts
 from grpo_teach.r1.value import learned_value
+from grpo_teach.tasks.few_problems import Practice
 from grpo_teach.tasks.miniature import Miniature
 from grpo_teach.tasks.task import Problem
 
@@ -92,7 +93,7 @@ def sampled(desk: Desk, search: Search) -> Found:
 
 
 def beams(desk: Desk, search: Search) -> Found:
-    """Step by step: of ``k`` steps sampled from each of ``width`` prefixes the ``width`` of the largest value go on.
+    """Step by step: of some steps sampled from each prefix in the beam those of the largest value go on.
 
     What has ended keeps its place in the beam while it is among the best. When all in a beam have ended, the next
     begins. All completions that ended on the way are weighted by their values.
@@ -102,27 +103,27 @@ def beams(desk: Desk, search: Search) -> Found:
     while rows := desk.solvent():
         beam = {state[0]: [(state, 0.0)] for state in rows}
         while growing := [state for kept in beam.values() for state, _ in kept if not desk.over(state)]:
-            drawn = list(dict.fromkeys(state for states in desk.draw(growing, search.k) for state in states))
+            drawn = list(dict.fromkeys(state for states in desk.draw(growing, search.beam_steps) for state in states))
             pools = {row: [kept for kept in beam[row] if desk.over(kept[0])] for row in beam}
             for state, value in zip(drawn, desk.judge(drawn), strict=True):
                 pools[state[0]].append((state, value))
                 if desk.over(state):
                     found[state[0]].append((state, value))
-            beam = {row: sorted(pool, key=lambda kept: -kept[1])[: search.width] for row, pool in pools.items()}
+            beam = {row: sorted(pool, key=lambda kept: -kept[1])[: search.beam_width] for row, pool in pools.items()}
     return found
 
 
 def trees(desk: Desk, search: Search) -> Found:
-    """Monte-Carlo tree search, one tree after the other; a node's children are the different ones of k sampled steps.
+    """Monte-Carlo tree search, one tree after the other; children are the different steps sampled at a node.
 
-    A child's prior is its share of the k. A completion weighs what the value says of it, as in the other ways; one that
+    A child's prior is its share of them. A completion weighs what the value says of it, as in the other ways; one that
     no simulation came to weighs nothing.
     Source: Silver et al. (arXiv 1712.01815); actions that are sampled, Hubert et al. (arXiv 2104.06303).
     """
     found: Found = [[] for _ in desk.spent]
 
     def expand(states: list[State]) -> list[list[tuple[State, float]]]:
-        drawn = [Counter(after) for after in desk.draw(states, search.k)]
+        drawn = [Counter(after) for after in desk.draw(states, search.node_steps)]
         return [[(state, n / counts.total()) for state, n in counts.items()] for counts in drawn]
 
     while rows := desk.solvent():
@@ -156,10 +157,11 @@ class Search:
         budgets: generated tokens a problem, with spaces between.
         asks: independent searches for each of the 64 equations.
         value_tokens: that the value learns from, written for training problems; they are counted apart.
-        k: steps sampled from a prefix, for a beam and for a node.
-        width: of the beam.
+        beam_steps, beam_width: steps sampled from a prefix, and prefixes that go on.
+        node_steps: steps sampled at a node of a tree.
         simulations: in each tree.
         c_puct: weight of the bonus in a tree, in units of value.
+        practice: ask training problems in place of the held-out ones: for choosing settings.
     """
 
     base: str = "miniature"
@@ -167,19 +169,21 @@ class Search:
     begin: str = ""
     methods: str = "one majority best_of_n weighted rule beam mcts"
     budgets: str = "32 64 128 256 512"
-    asks: int = 8
-    value_tokens: int = 400_000
-    k: int = 3
-    width: int = 1
+    asks: int = 2
+    value_tokens: int = 200_000
+    beam_steps: int = 3
+    beam_width: int = 1
+    node_steps: int = 3
     simulations: int = 32
     c_puct: float = 0.3
+    practice: bool = False
 
     def __post_init__(self):
         if unknown := set(self.methods.split() or [""]) - METHODS.keys():
             raise InputError(f"no method {min(unknown)!r}; there are: {', '.join(METHODS)}")
-        numbers = (self.asks, self.k, self.width, self.simulations, *map(int, self.budgets.split() or [0]))
-        if min(numbers) < 1 or self.c_puct < 0:
-            raise InputError("asks, k, width, simulations and budgets are at least 1, and c_puct is not negative")
+        numbers = self.asks, self.beam_steps, self.beam_width, self.node_steps, self.simulations
+        if min(*numbers, *map(int, self.budgets.split() or [0])) < 1 or self.c_puct < 0:
+            raise InputError("budgets, asks, steps, width and simulations are at least 1, and c_puct is not negative")
 
     def run(self, seed: int, progress: bool = False, policy=None) -> dict:
         """Train the value, and search.
@@ -204,7 +208,8 @@ class Search:
         records.seed_everything(seed)
         learnt = zero.policy, tokenizer, task, self.value_tokens, torch.Generator().manual_seed(seed)
         value, value_tokens = learned_value(*learnt, progress=progress)
-        problems = [problem for problem in task.test_set(64) for _ in range(self.asks)]
+        tested = Practice(task) if self.practice else task
+        problems = [problem for problem in tested.test_set(64) for _ in range(self.asks)]
         firsts = [min(x for x in range(10) if task.right(str(x), problem)) for problem in problems]
         methods, budgets, rows, tokens = self.methods.split(), list(map(int, self.budgets.split())), [], 0
         bar = records.bar("search", "search", len(methods) * len(budgets), progress=progress)
