@@ -5,6 +5,7 @@ max, ddof 0, a shifted mask, KL upside down, a forgotten detach or temperature, 
 """
 
 from mutations_r1 import R1
+from mutations_search import SEARCH
 
 ADVANTAGES = [
     ("rewards.std(dim=1, keepdim=True) + eps", "rewards.std(dim=1, keepdim=True, correction=0) + eps"),
@@ -341,5 +342,6 @@ FILES = {
     "rewards/step_model.py": STEP_MODEL,
     "rewards/verifier.py": VERIFIER,
     **R1,
+    **SEARCH,
 }
 MUTATIONS = [(file, old, new) for file, pairs in FILES.items() for old, new in pairs]

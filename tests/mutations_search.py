@@ -48,7 +48,7 @@ DESK = [
     ("[self.tokenizer.pad_token_id] * gap + row", "row + [self.tokenizer.pad_token_id] * gap"),
 ]
 
-SEARCH = [
+METHODS = [
     ("        if answer:\n", "        if True:\n"),
     ("sums[answer] += weight", "sums[answer] = weight"),
     ("sums[answer] += weight", "sums[answer] = max(sums[answer], weight)"),
@@ -58,7 +58,7 @@ SEARCH = [
     ("problem.prompt + self.begin", "self.begin + problem.prompt"),
     ("-kept[1])[: search.beam_width]", "kept[1])[: search.beam_width]"),
     ("n / counts.total()", "1 / counts.total()"),
-    ("if desk.over(kept[0])]", "if not desk.over(kept[0])]"),
+    ("if desk.over(kept[0])]", "if False]"),
     ("node.judged or 0.0", "node.value"),
     ('if method == "rule":', 'if method == "best_of_n":'),
     ("task.max_new_tokens if find is one else budget", "budget"),
@@ -67,4 +67,4 @@ SEARCH = [
     ("if x == d]", "]"),
 ]
 
-FILES = {"r1/tree.py": TREE, "r1/value.py": VALUE, "r1/desk.py": DESK, "r1/search.py": SEARCH}
+SEARCH = {"r1/tree.py": TREE, "r1/value.py": VALUE, "r1/desk.py": DESK, "r1/search.py": METHODS}
