@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from copy import copy
 from dataclasses import dataclass, replace
 
 import numpy
@@ -29,7 +30,7 @@ class Outcome:
     """What one call gave.
 
     Attributes:
-        value: float64, detached; None if there is a problem.
+        value: float64, detached, of a text its characters' numbers; None if there is a problem.
         gradients: of the result (a fixed weighted sum of it) for each asked argument; None: there is no path.
         problem: id of what made the result unusable, with ``detail`` for its message.
         shown: the result as text, where it is no tensor.
@@ -100,8 +101,10 @@ def _what_happened(error: BaseException, function: Callable) -> str:
     return f"{words} (in the line `{lines[-1].strip()}`)" if lines else words
 
 
-def _as_tensor(result, unpack: bool) -> Outcome:
+def _as_tensor(result, unpack: bool, text: bool) -> Outcome:
     """The result as an outcome whose ``value`` still carries its gradient."""
+    if text and isinstance(result, str):
+        return Outcome(torch.tensor([*map(ord, result)], dtype=torch.float64, device="cpu"), shown=repr(result))
     if unpack and isinstance(result, tuple | list) and len(result) == 2 and isinstance(result[0], torch.Tensor):
         result = result[0]
     if result is None:
@@ -118,20 +121,24 @@ def _as_tensor(result, unpack: bool) -> Outcome:
 
 
 @own_state()
-def run(function: Callable, inputs: dict[str, object], gradient: tuple[str, ...] = (), unpack: bool = False) -> Outcome:
+def run(
+    function: Callable, inputs: dict[str, object], gradient: tuple[str, ...] = (), unpack: bool = False,
+    text: bool = False,
+) -> Outcome:  # fmt: skip
     """Call the function on copies of the inputs.
 
     Args:
         inputs: by name, handed over in order.
         gradient: arguments whose gradients are wanted.
         unpack: of a pair, take the first.
+        text: a text is a result like any other.
     """
     leaves = {name: inputs[name].clone().requires_grad_() for name in gradient}
     # No leaf is handed over: an edit in place must reach the comparison below, and not raise.
-    given = {k: leaves[k] * 1 if k in leaves else v.clone() if isinstance(v, torch.Tensor) else v
+    given = {k: leaves[k] * 1 if k in leaves else v.clone() if isinstance(v, torch.Tensor) else copy(v)
              for k, v in inputs.items()}  # fmt: skip
     try:
-        outcome = _as_tensor(function(*given.values()), unpack)
+        outcome = _as_tensor(function(*given.values()), unpack, text)
         if outcome.value is not None:
             gradients = _gradients(outcome.value, leaves, inputs.get("mask"))
             outcome = replace(outcome, value=outcome.value.detach(), gradients=gradients)
@@ -141,8 +148,11 @@ def run(function: Callable, inputs: dict[str, object], gradient: tuple[str, ...]
         wrong_call = isinstance(error, TypeError) and "positional argument" in str(error)
         problem = "wrong_signature" if wrong_call else "raises"
         return Outcome(problem=problem, detail=_what_happened(error, function), shown=type(error).__name__)
-    tensors = {k: v for k, v in inputs.items() if isinstance(v, torch.Tensor)}
-    return replace(outcome, edited=tuple(k for k, v in tensors.items() if not torch.equal(v, given[k].detach())))
+    return replace(outcome, edited=tuple(k for k, v in inputs.items() if not _same(v, given[k])))
+
+
+def _same(before, after) -> bool:
+    return torch.equal(before, after.detach()) if isinstance(before, torch.Tensor) else before == after
 
 
 def _gradients(value: torch.Tensor, leaves: dict, mask) -> tuple[torch.Tensor, ...] | None:

@@ -36,7 +36,7 @@ def _close(a: torch.Tensor, b: torch.Tensor, rtol: float) -> bool:
 
 def _outcome(exercise: Exercise, function: Callable, i: int) -> Outcome:
     """What the function gives in a case; a list of one number counts as the number, where a number is asked for."""
-    outcome = run(function, exercise.cases[i].inputs, exercise.gradient, exercise.unpack)
+    outcome = run(function, exercise.cases[i].inputs, exercise.gradient, exercise.unpack, exercise.text)
     of_one = outcome.value is not None and outcome.value.shape == (1,) and function is not exercise.reference
     if of_one and _own_outcome(exercise, exercise.reference, i).value.dim() == 0:
         return replace(outcome, value=outcome.value.squeeze(), remarks=(*outcome.remarks, "shape_of_one"))
@@ -76,14 +76,16 @@ class _Comparison:
     def fits(self, own: Callable, gradients: bool = True, factor: float = 1.0) -> int:
         """In how many cases the learner's results equal this own function's; 0 if not in all the failing ones.
 
-        Where a result is a single number without gradient, many mistakes look alike in a few cases: all must agree.
+        Where a result is a text, or a single number without gradient, many mistakes look alike in a few cases: all
+        must agree.
         """
 
         def agrees(i: int) -> bool:
             return self.agrees(i, _own_outcome(self.exercise, own, i), gradients, factor)
 
         every = range(len(self.cases))
-        coarse = not self.exercise.gradient and all(e.value.dim() == 0 for e in self.expected)
+        numbers = not self.exercise.gradient and all(e.value.dim() == 0 for e in self.expected)
+        coarse = numbers or self.exercise.text
         wanted = every if coarse else self.failing
         # Most differ in the first of these: what they give in the others is never computed.
         return sum(map(agrees, every)) if all(map(agrees, wanted)) else 0
@@ -133,7 +135,12 @@ def _describe(compared: _Comparison) -> tuple[str, dict]:
         return known, {}
     if got.problem:
         number = expected.value.dim() == 0 and not compared.exercise.gradient
-        return got.problem, {"detail": got.detail, "wanted": "a number" if number else "a tensor"}
+        wanted = "a text" if compared.exercise.text else "a number" if number else "a tensor"
+        return got.problem, {"detail": got.detail, "wanted": wanted}
+    if compared.exercise.text:
+        if not got.shown:
+            return "wrong_type", {"detail": "tensor" if got.value.dim() else "number", "wanted": "a text"}
+        return compared.cases[smallest].mistake or "wrong_value", {}
     if got.value.shape != expected.value.shape:
         return compared.wrong_shape()
     if not bool(torch.isfinite(_real(compared.cases[smallest], got.value)).all()):
@@ -181,8 +188,8 @@ def _counter_example(compared: _Comparison) -> str:
     smallest = compared.failing[0]
     case, got, expected = compared.cases[smallest], compared.got[smallest], compared.expected[smallest]
     rows = {name: _numbers(value) for name, value in case.inputs.items()}
-    rows["expected"] = _numbers(expected.value)
-    rows["got"] = got.shown if got.value is None else _numbers(got.value)
+    rows["expected"] = expected.shown or _numbers(expected.value)
+    rows["got"] = got.shown or _numbers(got.value)
     if rows["expected"] == rows["got"] and compared.exercise.gradient:
         which = " and ".join(compared.exercise.gradient)
         rows[f"expected gradient to {which}"] = ", ".join(map(_numbers, expected.gradients))

@@ -40,7 +40,9 @@ def _case(table: dict) -> Case:
     return Case(inputs.pop("label"), inputs, inputs.pop("hint", ""), inputs.pop("mistake", ""))
 
 
-def _tensor(numbers: list) -> torch.Tensor:
+def _tensor(numbers: list) -> torch.Tensor | list[str]:
+    if not numbers or isinstance(numbers[0], str):
+        return numbers  # a list of texts
     tensor = torch.tensor(numbers)
     return tensor.float() if tensor.is_floating_point() else tensor  # whatever the default dtype is
 
@@ -57,6 +59,7 @@ class Exercise:
         gradient: arguments through which the result's gradient must flow.
         rtol: relative tolerance, wide enough for any small epsilon.
         unpack: the result may be a tuple of which the first counts.
+        text: the result is a text. It is the right one or another, so ``rtol`` should be 0.
         factors: numbers by which a mistake's result may be multiplied and still be that mistake.
         probes: by a remark's id, a test of the learner's function that says whether the remark applies.
         demands: by diagnosis, what is asked beside right numbers: None if it is met, else what was found instead.
@@ -73,6 +76,7 @@ class Exercise:
     gradient: tuple[str, ...] = ()
     rtol: float = 1e-4
     unpack: bool = False
+    text: bool = False
     factors: tuple[float, ...] = (1.0,)
     probes: dict[str, Callable] = field(default_factory=dict)
     demands: dict[str, Callable] = field(default_factory=dict)
