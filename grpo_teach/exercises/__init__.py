@@ -16,6 +16,7 @@ from grpo_teach.exercises import (
     chapter_08,
     chapter_09,
     chapter_10,
+    chapter_11,
 )
 from grpo_teach.exercises.diagnose import examine
 from grpo_teach.exercises.exercise import Exercise
@@ -24,7 +25,7 @@ from grpo_teach.exercises.report import Verdict, note_progress, read_progress, s
 __all__ = ["Verdict", "check", "names", "progress"]
 
 CHAPTERS = (chapter_01, chapter_02, chapter_03, chapter_04, chapter_05, chapter_06, chapter_07, chapter_08, chapter_09)
-CHAPTERS += (chapter_10,)
+CHAPTERS += (chapter_10, chapter_11)
 EXERCISES = {exercise.name: exercise for chapter in CHAPTERS for exercise in chapter.EXERCISES}
 
 
