@@ -157,7 +157,7 @@ def test_a_students_texts_are_its_writers():
 
 # Runs -------------------------------------------------------------------------------------------------------------
 
-TINY = Distillation(teacher="miniature", tokens=1500)  # two batches
+TINY = Distillation(base="miniature_32", teacher="miniature", tokens=1500, batch=256)  # two batches
 
 
 @pytest.fixture
@@ -237,6 +237,64 @@ def test_the_rate_of_a_method_falls_evenly_to_zero_and_that_of_rl_stays(seen, mo
     taught, reinforced = ([rate for rate in rates if (rate[1] == 1e-4) == rl] for rl in (False, True))
     assert taught == [(tokens, pytest.approx(2e-3 * (1 - tokens / TINY.tokens))) for tokens, _ in taught]
     assert len(taught) > 1 and [tokens for tokens, _ in reinforced][0] == 0
+
+
+def test_a_teachers_texts_share_no_prompt_and_each_method_gets_its_own_settings():
+    common = {"batch": 64, "group_size": 8, "epochs": 3, "beta": 0.1}
+    taught = Distillation(method="texts", **common).settings("texts", 0.01)
+    assert (taught.prompts, taught.group_size, taught.epochs, taught.learning_rate) == (64, 1, 3, 0.01)
+    own = Distillation(method="on_policy", **common).settings("on_policy", 0.02)
+    assert (own.prompts, own.group_size, own.epochs) == (8, 8, 3)
+    paid = Distillation(method="rl", **common).settings("rl", 0.03)
+    assert (paid.prompts, paid.group_size, paid.epochs, paid.beta, paid.learning_rate) == (8, 8, 1, 0.1, 0.03)
+
+
+def test_grpo_is_held_to_where_it_starts_and_paid_by_the_rules_that_are_named(seen, monkeypatch):
+    started = []
+
+    class Noted(Student):
+        def __post_init__(self):
+            super().__post_init__()
+            started.append(self)
+
+    monkeypatch.setattr(distil, "Student", Noted)
+    dataclasses.replace(TINY, method="logits", then_rl=1, beta=0.1, paid="format").run(0)
+    taught, reinforced = started
+    assert taught.models.reference is seen["bases"]["miniature"][0] and taught.reward is None
+    start = [weight.clone() for weight in reinforced.models.reference.parameters()]
+    shipped = load_base("miniature_32")[0].parameters()
+    assert not all(torch.equal(a, b) for a, b in zip(start, shipped, strict=True)), "where it starts, not the base"
+    task = Miniature()
+    problem = task.test_set(1)[0]
+    a, b = int(problem.prompt[0]), int(problem.prompt[3])
+    wrong = next(x for x in range(10) if not task.right(str(x), problem))
+    text = f"<think>{wrong}:{a * wrong % 10}{(a * wrong + b) % 10}≠</think>{wrong}"
+    assert reinforced.reward([text, problem.answer], [problem]).tolist() == [[1.0, 0.0]]
+    plain = dataclasses.replace(TINY, method="rl").run(0)
+    assert plain["tokens"] and started[-1].models.reference is None
+
+
+def test_settings_may_be_chosen_on_training_problems(seen, monkeypatch):
+    asked = []
+
+    def noted(policy, tokenizer, task, problems, **how):
+        asked.append({problem.prompt for problem in task.test_set(64)})
+        return evaluate(policy, tokenizer, task, 16, max_new_tokens=64)
+
+    monkeypatch.setattr(distil, "evaluate", noted)
+    held_out = {problem.prompt for problem in Miniature().test_set(64)}
+    for practice in (False, True):
+        asked.clear()
+        dataclasses.replace(TINY, tokens=1, practice=practice).run(0)
+        assert all((not prompts & held_out) if practice else prompts == held_out for prompts in asked)
+
+
+@pytest.mark.parametrize(
+    "given", [{"paid": "applause"}, {"learning_rate": -1.0}, {"rl_learning_rate": 0.0}, {"beta": -1}]
+)
+def test_settings_that_make_no_sense_are_refused_before_anything_is_learned(given):
+    with pytest.raises(InputError):
+        Distillation(**given)
 
 
 @pytest.mark.parametrize("given, said", [({"method": "osmosis"}, "no method 'osmosis'; there are: rl, texts, logits")])

@@ -453,12 +453,28 @@ def test_a_policy_can_be_given_or_trained_first():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"methods": "guess"}, {"methods": ""}, {"budgets": ""}, {"budgets": "0 32"}, {"beam_steps": 0}, {"beam_width": 0}, {"node_steps": 0}, {"asks": 0},
-     {"simulations": 0}, {"c_puct": -1.0}],
+    [{"methods": "guess"}, {"methods": ""}, {"budgets": ""}, {"budgets": "0 32"}, {"beam_steps": 0}, {"beam_width": 0},
+     {"node_steps": 0}, {"asks": 0}, {"simulations": 0}, {"c_puct": -1.0}],
 )  # fmt: skip
 def test_what_makes_no_sense_is_refused(wrong):
     with pytest.raises(InputError):
         Search(**wrong)
+
+
+def test_settings_may_be_chosen_on_training_problems(monkeypatch):
+    asked = []
+
+    class Noted(Desk):
+        def __init__(self, policy, tokenizer, value, prompts, *limits):
+            asked.append(set(prompts))
+            super().__init__(policy, tokenizer, value, prompts, *limits)
+
+    monkeypatch.setattr(search_module, "Desk", Noted)
+    few = {"methods": "one", "budgets": "1", "asks": 1, "value_tokens": 500}
+    for practice in (False, True):
+        Search(practice=practice, **few).run(0)
+    held_out = {problem.prompt for problem in Miniature().test_set(64)}
+    assert asked[0] == held_out and not asked[1] & held_out and len(asked[1]) > 32
 
 
 def test_a_study_may_be_of_this_kind():

@@ -33,7 +33,7 @@ def majority_vote(answers: list[str]) -> str:
         answers: texts, an empty one where none was given.
     Returns:
         One of them; ``""`` if there is none.
-    Source: Wang et al. (arXiv 2203.11171) section 2.
+    Source: Wang et al. (arXiv 2203.11171) section 2; what to do with equal numbers and empty answers is ours.
     """
     return weighted_vote([(answer, 1.0) for answer in answers])
 
@@ -97,7 +97,8 @@ def beams(desk: Desk, search: Search) -> Found:
 
     What has ended keeps its place in the beam while it is among the best. When all in a beam have ended, the next
     begins. All completions that ended on the way are weighted by their values.
-    Source: Snell et al. (arXiv 2408.03314), beam search against a process reward model.
+    Source: Snell et al. (arXiv 2408.03314), beam search against a process reward model; here the value has learned
+        from how texts end, and equal steps count once.
     """
     found: Found = [[] for _ in desk.spent]
     while rows := desk.solvent():
@@ -118,7 +119,7 @@ def trees(desk: Desk, search: Search) -> Found:
 
     A child's prior is its share of them. A completion weighs what the value says of it, as in the other ways; one that
     no simulation came to weighs nothing.
-    Source: Silver et al. (arXiv 1712.01815); actions that are sampled, Hubert et al. (arXiv 2104.06303).
+    Source: as :func:`grpo_teach.r1.tree.mcts`; actions that are sampled, Hubert et al. (arXiv 2104.06303).
     """
     found: Found = [[] for _ in desk.spent]
 

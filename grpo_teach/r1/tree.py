@@ -1,4 +1,4 @@
-"""Monte-Carlo tree search as AlphaZero does it: a learned value judges each leaf, and nothing is played to its end."""
+"""Monte-Carlo tree search after AlphaZero: a learned value judges each leaf, ends too, and nothing is played out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Node:
         prior: probability with which the policy comes here from the node above.
         judged: the learned value of this state alone; None before the first visit.
         visits, total: simulations that came through here, and the sum of the values they brought back.
-        children: None before the node is expanded; none for a state at which all ends.
+        children: None before the node is expanded; empty where nothing can follow.
     """
 
     state: Hashable
@@ -50,7 +50,7 @@ def puct(node: Node, child: Node, c_puct: float) -> float:
     Args:
         node, child: visited, and one of its children.
         c_puct: weight of the bonus, in units of value.
-    Source: Silver et al. (arXiv 1712.01815), with a constant C; book Eq. (11.3).
+    Source: Silver et al., Nature 550 (2017), Methods; the root counts its own first visit too. Book Eq. (11.3).
     """
     return child.value + c_puct * child.prior * math.sqrt(node.visits) / (1 + child.visits)
 
@@ -70,7 +70,8 @@ def mcts(roots: list, expand: Callable, evaluate: Callable, simulations: int, c_
         c_puct: as :func:`puct` takes it.
     Returns:
         The R roots, with ``simulations + 1`` visits each.
-    Source: Silver et al. (arXiv 1712.01815), section "Methods"; without noise at the root.
+    Source: Silver et al., Nature 550 (2017), Methods; without noise at the root, and expanding at a second visit, which
+        leads to the same visits.
     """
     trees = [Node(state) for state in roots]
     for _ in range(simulations + 1):

@@ -28,7 +28,7 @@ class ValueModel(Scorer):
     Args:
         policy: whose trunk is copied, and then trained further.
         tokenizer: the policy's.
-    Source: Cobbe et al. (arXiv 2110.14168) section 4.2, a verifier that predicts at every token; book Eq. (11.4).
+    Source: Cobbe et al. (arXiv 2110.14168) section 4.3, a verifier that predicts at every token; book Eq. (11.4).
     """
 
     def __init__(self, policy: nn.Module, tokenizer):
@@ -73,7 +73,7 @@ def learned_value(
         learning_rate: AdamW's step size at the start, dimensionless; it falls evenly to 0.
         batch: completions a step.
         progress: show a bar.
-    Source: the labels are those of Wang et al. (arXiv 2312.08935) section 3.3 with one completion from each step.
+    Source: the labels of Wang et al. (arXiv 2312.08935) section 3.3 with one completion, the text's own, for all steps.
     """
     prompts, written, right, spent = [], [], [], 0
     while spent < tokens:
