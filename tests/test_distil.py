@@ -142,6 +142,17 @@ def test_minibatches_share_the_rows(policy, other_policy, rollouts):
     assert len(losses) == 6 and len(set(losses)) > 3
 
 
+def test_all_texts_teach_or_the_right_ones(policy, rollouts):
+    models, config = Models(policy), SFT(prompts=3, group_size=4)
+    rewards = torch.zeros(3, 4)
+    rewards[0, 1] = 1.0
+    losses = []
+    for method, right in (("texts", rewards), ("all_texts", rewards), ("texts", torch.ones(3, 4))):
+        ((loss, _),) = METHODS[method][0].update(models, rollouts, right, config)
+        losses.append(loss.item())
+    assert losses[0] != pytest.approx(losses[1], rel=1e-3) and losses[1] == pytest.approx(losses[2])
+
+
 def test_a_students_texts_are_its_writers():
     (student, tokenizer), (teacher, _) = load_base("miniature_32"), load_base("miniature")
     given = {"tokenizer": tokenizer, "task": Miniature(), "seed": 0}
@@ -194,7 +205,7 @@ def test_a_run_is_written_and_learned_by_whom_it_says(seen, method):
     result = dataclasses.replace(TINY, method=method).run(0)
     json.dumps(result, allow_nan=False)
     student, teacher = (seen["bases"][name][0] for name in ("miniature_32", "miniature"))
-    author = teacher if method in ("texts", "logits") else student
+    author = teacher if method in ("texts", "all_texts", "logits") else student
     assert {id(writer) for writer, _ in seen["written"]} == {id(author)}
     spent = [tokens for _, tokens in seen["written"]]
     assert result["tokens"] == sum(spent) >= TINY.tokens > sum(spent[:-1]) and len(spent) > 1
@@ -245,6 +256,8 @@ def test_a_teachers_texts_share_no_prompt_and_each_method_gets_its_own_settings(
     assert (taught.prompts, taught.group_size, taught.epochs, taught.learning_rate) == (64, 1, 3, 0.01)
     own = Distillation(method="on_policy", **common).settings("on_policy", 0.02)
     assert (own.prompts, own.group_size, own.epochs) == (8, 8, 3)
+    after = Distillation(method="texts", **common).settings("rl", 0.03)
+    assert (after.prompts, after.group_size, after.beta) == (32, 8, 0.1), "batches of 256"
     paid = Distillation(method="rl", **common).settings("rl", 0.03)
     assert (paid.prompts, paid.group_size, paid.epochs, paid.beta, paid.learning_rate) == (8, 8, 1, 0.1, 0.03)
 

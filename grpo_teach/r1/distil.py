@@ -22,6 +22,7 @@ from grpo_teach.tasks.miniature import Miniature
 from grpo_teach.train import Trainer
 
 LOOKS = 10  # at the held-out equations along each part of a run
+RL_BATCH = 256  # texts before each update of GRPO that comes after another method
 
 __all__ = ["METHODS", "Distillation", "distillation_loss", "on_policy_loss"]
 
@@ -78,10 +79,15 @@ def _distilled(label: str, divergence) -> Algorithm:
     return Algorithm(label, SFT, update)
 
 
+def _all_accepted(models, rollouts, rewards, config: SFT):
+    return ALGORITHMS["sft"].update(models, rollouts, torch.ones_like(rewards), config)
+
+
 # By name: the algorithm, and who writes the texts it learns from.
 METHODS = {
     "rl": (ALGORITHMS["grpo"], "student"),
-    "texts": (ALGORITHMS["sft"], "teacher"),
+    "texts": (ALGORITHMS["sft"], "teacher"),  # the right ones
+    "all_texts": (Algorithm("distillation, all texts", SFT, _all_accepted), "teacher"),
     "logits": (_distilled("distillation, logits", distillation_loss), "teacher"),
     "on_policy": (_distilled("distillation, on-policy", on_policy_loss), "student"),
 }
@@ -146,7 +152,8 @@ class Distillation:
         algorithm, writer = METHODS[method]
         group = 1 if writer == "teacher" else self.group_size
         own = {"beta": self.beta} if method == "rl" else {"epochs": self.epochs}
-        sizes = {"prompts": self.batch // group, "group_size": group, "max_new_tokens": Miniature.max_new_tokens}
+        batch = self.batch if method == self.method else RL_BATCH
+        sizes = {"prompts": batch // group, "group_size": group, "max_new_tokens": Miniature.max_new_tokens}
         return algorithm.Settings(learning_rate=learning_rate, **sizes, **own)
 
     def run(self, seed: int, progress: bool = False) -> dict:
