@@ -41,7 +41,7 @@ COURSE = {
     *("leave_one_out_advantages", "returns_to_go", "importance_ratio", "clipped_policy_loss", "gae", "value_loss"),
     *("group_relative_advantages", "kl_k3", "aggregate_sequence_mean", "grpo_loss", "critic_bytes"),
     *("chunked_token_logprobs", "settings_that_fit", "strict_reward", "format_reward", "number_reward"),
-    *("mixed_share", "bradley_terry_loss", "language_consistency", "keep_right"),
+    *("mixed_share", "bradley_terry_loss", "language_consistency", "keep_right", "distillation_loss", "majority_vote"),
 }
 
 NAMES = [name for name, exercise in exercises.EXERCISES.items() if not isinstance(exercise, Prediction)]

@@ -36,7 +36,7 @@ def distillation_loss(student_logits: Tensor, teacher_logits: Tensor, mask: Tens
         student_logits: [B, T, V], with gradient.
         teacher_logits: [B, T, V]; no gradient goes to them.
         mask: [B, T], 1 = a real token.
-    Source: Hinton et al. (arXiv 1503.02531) section 2, at temperature 1.
+    Source: Hinton et al. (arXiv 1503.02531) section 2, at temperature 1; book Eq. (11.1).
     """
     return _mean_kl(teacher_logits.detach(), student_logits, mask)
 
@@ -50,7 +50,7 @@ def on_policy_loss(student_logits: Tensor, teacher_logits: Tensor, mask: Tensor)
 
     Args:
         student_logits, teacher_logits, mask: as :func:`distillation_loss` takes them.
-    Source: Agarwal et al. (arXiv 2306.13649) section 3, with the reverse KL.
+    Source: Agarwal et al. (arXiv 2306.13649) section 3, with the reverse KL; book Eq. (11.2).
     """
     return _mean_kl(student_logits, teacher_logits.detach(), mask)
 

@@ -28,7 +28,7 @@ class ValueModel(Scorer):
     Args:
         policy: whose trunk is copied, and then trained further.
         tokenizer: the policy's.
-    Source: Cobbe et al. (arXiv 2110.14168) section 4.3, a verifier that predicts at every token; book Eq. (11.4).
+    Source: Cobbe et al. (arXiv 2110.14168) section 4.3, a verifier that predicts at every token.
     """
 
     def __init__(self, policy: nn.Module, tokenizer):
@@ -48,6 +48,8 @@ class ValueModel(Scorer):
         Args:
             rollouts: B completions.
             right: [B], 1.0 or 0.0.
+
+        Book Eq. (11.3).
         """
         logits, mask = self(rollouts), torch.cat([torch.ones_like(rollouts.mask[:, :1]), rollouts.mask], dim=1)
         each = binary_cross_entropy_with_logits(logits, right[:, None].expand_as(logits), reduction="none")
