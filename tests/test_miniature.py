@@ -181,11 +181,13 @@ def test_all_of_it_can_be_written_and_the_longest_fits():
     assert len(tokenizer(longest)["input_ids"]) + 1 == 63 <= Miniature.max_new_tokens
 
 
-@pytest.mark.parametrize("name", ["", "_32", "_128", *(f"_{name}" for name in STYLES if name != "mixed")])
+@pytest.mark.parametrize(
+    "name", ["", "_32", "_40", "_48", "_128", "_teacher", *(f"_{name}" for name in STYLES if name != "mixed")]
+)
 def test_each_base_reads_these_texts_and_writes_none_of_what_it_lacks(name):
     policy, tokenizer = load_base("miniature" + name)
     assert tokenizer.get_vocab() == tiny_tokenizer(Miniature.characters).get_vocab()
-    assert policy.config.hidden_size == {"_32": 32, "_128": 128}.get(name, 64)
+    assert policy.config.hidden_size == {"_32": 32, "_40": 40, "_48": 48, "_128": 128}.get(name, 64)
     assert policy.get_input_embeddings().weight.shape[0] == len(tokenizer)
     prompts = [problem.prompt for problem in Miniature().test_set(64)]
     texts = sample(policy, tokenizer, prompts, 8, 64).texts(tokenizer)
