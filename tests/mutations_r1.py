@@ -64,6 +64,13 @@ DISTIL = [
     ("(p - q)).sum(dim=-1)", "(p - q)).mean(dim=-1)"),
     ("(each * mask).sum() / mask.sum()", "each.mean()"),
     ("(each * mask).sum() / mask.sum()", "(each * mask).mean()"),
+    ("torch.ones_like(rewards)", "rewards"),
+    ('group = 1 if writer == "teacher" else self.group_size', "group = self.group_size"),
+    ("self.batch if method == self.method else RL_BATCH", "self.batch"),
+    ('{"beta": self.beta} if method == "rl" else', '{} if method == "rl" else'),
+    ("Practice(Miniature()) if self.practice else Miniature()", "Miniature()"),
+    ('rules(self.paid) if method == "rl" else None', 'rules("accuracy format") if method == "rl" else None'),
+    ('frozen_copy(policy) if method == "rl" and self.beta', 'teacher if method == "rl" and self.beta'),
 ]
 
 R1 = {
