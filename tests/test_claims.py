@@ -17,7 +17,7 @@ spec.loader.exec_module(claims)
 
 LEDGER = claims.load()
 SETTLED = {name: entry for name, entry in LEDGER.items() if entry["verdict"] != "open"}
-TO_SETTLE = [*(f"C{n}" for n in range(1, 16)), "C20", "C21", "C22", "C24", "C25", "C28", "C29", "C30", "C31"]
+TO_SETTLE = [f"C{n}" for n in range(1, 32)]
 
 
 def text_of(page: str) -> str:

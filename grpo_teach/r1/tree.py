@@ -50,7 +50,7 @@ def puct(node: Node, child: Node, c_puct: float) -> float:
     Args:
         node, child: visited, and one of its children.
         c_puct: weight of the bonus, in units of value.
-    Source: Silver et al., Nature 550 (2017), Methods; the root counts its own first visit too. Book Eq. (11.4).
+    Source: Silver et al., Nature 550 (2017), Methods; the root counts its own first visit too; book Eq. (11.4).
     """
     return child.value + c_puct * child.prior * math.sqrt(node.visits) / (1 + child.visits)
 

@@ -49,7 +49,7 @@ class ValueModel(Scorer):
             rollouts: B completions.
             right: [B], 1.0 or 0.0.
 
-        Book Eq. (11.3).
+        As the learned value is trained: book Eq. (11.3).
         """
         logits, mask = self(rollouts), torch.cat([torch.ones_like(rollouts.mask[:, :1]), rollouts.mask], dim=1)
         each = binary_cross_entropy_with_logits(logits, right[:, None].expand_as(logits), reduction="none")
