@@ -311,7 +311,9 @@ def test_settings_that_make_no_sense_are_refused_before_anything_is_learned(give
         Distillation(**given)
 
 
-@pytest.mark.parametrize("given, said", [({"method": "osmosis"}, "no method 'osmosis'; there are: rl, texts, logits")])
+@pytest.mark.parametrize(
+    "given, said", [({"method": "osmosis"}, "no method 'osmosis'; there are: rl, texts, all_texts, logits")]
+)
 def test_a_method_that_there_is_not_is_refused(given, said):
     with pytest.raises(InputError, match=said):
         Distillation(**given)
