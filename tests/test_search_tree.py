@@ -297,7 +297,7 @@ def test_an_ended_text_keeps_its_place_in_the_beam():
     assert METHODS["beam"][0](toy, Search(beam_steps=2, beam_width=1)) == [[((row, (1,)), 1 / 3)] for row in (0, 1)]
     assert toy.asked == [(0, ()), (1, ())]  # (0,) is worth less than what has ended, and nobody goes on from it
     toy = Early(budget=6)
-    METHODS["beam"][0](toy, Search(k=2, width=2))
+    METHODS["beam"][0](toy, Search(beam_steps=2, beam_width=2))
     for row in (0, 1):  # nobody goes on from (0, 0): what has ended two steps before has its place
         assert [ids for r, ids in toy.asked if r == row] == [(), (0,), (0, 1)]
 

@@ -140,10 +140,10 @@ METHODS = {
     "best_of_n": (sampled, best),
     "weighted": (sampled, weighted_vote),
     "rule": (sampled, best),
-    "beam": (beams, weighted_vote),
     "beam_best": (beams, best),
-    "mcts": (trees, weighted_vote),
+    "beam": (beams, weighted_vote),
     "mcts_best": (trees, best),
+    "mcts": (trees, weighted_vote),
 }
 
 
