@@ -15,6 +15,8 @@ from grpo_teach.judges.verifiers import OneOfEach, Unreliable
 from grpo_teach.policy import BASES
 from grpo_teach.r1 import distil, stages
 from grpo_teach.r1.distil import METHODS, Distillation
+from grpo_teach.r1.search import METHODS as WAYS
+from grpo_teach.r1.search import Search
 from grpo_teach.r1.stages import STAGES, Pipeline
 from grpo_teach.records import load_record
 from grpo_teach.studies import run as experiments
@@ -58,6 +60,9 @@ def test_every_variant_can_be_built(name):
                 TASKS[variant.task](**options)
         elif isinstance(variant, Pipeline):
             assert {*variant.stages.split()} <= STAGES.keys()
+        elif isinstance(variant, Search):
+            assert {*variant.methods.split()} <= WAYS.keys()
+            continue
         else:
             assert isinstance(variant, Distillation) and variant.method in METHODS
         assert variant.tokens or variant.steps
@@ -65,19 +70,44 @@ def test_every_variant_can_be_built(name):
             assert (BASES / base / "config.json").exists()
 
 
-SEARCHES = [name for name, study in STUDIES.items() if "trials" in study]
+# Studies that choose settings, on training problems; those among them for a comparison of all algorithms.
+CHOOSING = [
+    name for name, study in STUDIES.items() if all(getattr(v, "practice", False) for v in study["variants"].values())
+]
+SEARCHES = [name for name in CHOOSING if name.replace("search", "main") in STUDIES and "trials" in STUDIES[name]]
 
 
 @pytest.mark.parametrize("name", SEARCHES)
 def test_every_algorithm_has_as_many_trials_on_seeds_and_problems_used_nowhere_else(name):
     families = [label.rpartition(" ")[0] for label in STUDIES[name]["variants"]]
     assert len(set(families)) == 6 and {families.count(family) for family in families} == {STUDIES[name]["trials"][0]}
-    compared = [study for other, study in STUDIES.items() if other not in SEARCHES]
+    compared = [study for other, study in STUDIES.items() if other not in CHOOSING]
     used = {seed for study in compared for seed in study["seeds"]}
     assert not used & set(STUDIES[name]["seeds"]) and len(STUDIES[name]["seeds"]) >= 4
     for variant in STUDIES[name]["variants"].values():
         assert variant.practice and variant.tokens == STUDIES[name.replace("search", "main")]["variants"]["sft"].tokens
         assert variant.settings.get("prompts", 16) * variant.settings.get("group_size", 16) == 256
+
+
+@pytest.mark.parametrize("name", [name for name in CHOOSING if name not in SEARCHES])
+def test_seeds_that_chose_settings_compare_nothing(name):
+    families = [label.rpartition(" ")[0] for label in STUDIES[name]["variants"]]
+    if rounds := STUDIES[name].get("trials"):
+        assert {families.count(family) for family in families} == {rounds[0]}
+    used = {seed for other, study in STUDIES.items() if other not in CHOOSING for seed in study["seeds"]}
+    assert not used & set(STUDIES[name]["seeds"]) and len(STUDIES[name]["seeds"]) >= 2
+
+
+def test_distillation_is_compared_with_each_methods_best_trial():
+    pairs = {"RL": "rl", "texts": "texts", "logits": "logits", "on-policy": "on_policy", "width 48, RL": "rl_48"}
+    best, tried = best_trials(ends("search_distil")), STUDIES["search_distil"]["variants"]
+    for label, family in pairs.items():
+        compared, chosen = (
+            STUDIES["distil"]["variants"][label],
+            dataclasses.replace(tried[best[family]], practice=False),
+        )
+        assert dataclasses.replace(compared, paid=chosen.paid) == chosen
+        assert compared.paid == chosen.paid or compared.method != "rl"  # the others are paid by nobody
 
 
 @pytest.mark.parametrize("name", [name for name in STUDIES if name.startswith("main")])
