@@ -270,11 +270,15 @@ def test_grpo_is_held_to_where_it_starts_and_paid_by_the_rules_that_are_named(se
         def __post_init__(self):
             super().__post_init__()
             started.append(self)
+            held, mine = self.models.reference or self.models.policy, self.models.policy
+            weights = zip(held.parameters(), mine.parameters(), strict=True)
+            self.held_to_its_start = held is not mine and all(torch.equal(a, b) for a, b in weights)
 
     monkeypatch.setattr(distil, "Student", Noted)
     dataclasses.replace(TINY, method="logits", then_rl=1, beta=0.1, paid="format").run(0)
     taught, reinforced = started
     assert taught.models.reference is seen["bases"]["miniature"][0] and taught.reward is None
+    assert reinforced.held_to_its_start and not taught.held_to_its_start
     start = [weight.clone() for weight in reinforced.models.reference.parameters()]
     shipped = load_base("miniature_32")[0].parameters()
     assert not all(torch.equal(a, b) for a, b in zip(start, shipped, strict=True)), "where it starts, not the base"
