@@ -102,10 +102,8 @@ def test_distillation_is_compared_with_each_methods_best_trial():
     pairs = {"RL": "rl", "texts": "texts", "logits": "logits", "on-policy": "on_policy", "width 48, RL": "rl_48"}
     best, tried = best_trials(ends("search_distil")), STUDIES["search_distil"]["variants"]
     for label, family in pairs.items():
-        compared, chosen = (
-            STUDIES["distil"]["variants"][label],
-            dataclasses.replace(tried[best[family]], practice=False),
-        )
+        compared = STUDIES["distil"]["variants"][label]
+        chosen = dataclasses.replace(tried[best[family]], practice=False)
         assert dataclasses.replace(compared, paid=chosen.paid) == chosen
         assert compared.paid == chosen.paid or compared.method != "rl"  # the others are paid by nobody
 

@@ -170,7 +170,7 @@ class Search:
     base: str = "miniature"
     rl_tokens: int = 0
     begin: str = ""
-    methods: str = "one majority best_of_n weighted rule beam_best beam mcts_best mcts"
+    methods: str = " ".join(METHODS)
     budgets: str = "32 64 128 256 512"
     asks: int = 2
     value_tokens: int = 200_000
