@@ -11,6 +11,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedConfig, PreTrainedTokenizerFast
 
 from grpo_teach.errors import InputError
+from grpo_teach.large.smollm2 import NAME, unpacked
 from grpo_teach.policy import BASES
 
 __all__ = ["SHAPES", "loaded", "model_config", "random_model", "stand_in_tokenizer"]
@@ -34,10 +35,12 @@ def model_config(name: str | Path) -> PreTrainedConfig:
 def loaded(kind, name, *before, **options):
     """``kind.from_pretrained(*before, name, **options)``, whose many kinds of failure end in one line.
 
+    The name ``smollm2`` stands for :func:`grpo_teach.large.smollm2.unpacked`.
+
     Raises:
         InputError: for any of them.
     """
-    hub = logging.getLogger("huggingface_hub")
+    name, hub = unpacked() if name == NAME else name, logging.getLogger("huggingface_hub")
     level = hub.level
     hub.setLevel(logging.ERROR)  # without network it would announce each of its attempts
     try:

