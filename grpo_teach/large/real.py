@@ -53,7 +53,7 @@ class Real:
     settings: dict = field(default_factory=dict)
     method: str = "lora"
     data: str = "stories"
-    cold: int = 16
+    cold: int = 12
     cold_rate: float = 5e-4
     steps: int | None = None
     tokens: int | None = None
