@@ -7,7 +7,7 @@ class InputError(ValueError):
     """What was asked for is impossible; the message is one line that says why and what to change."""
 
 
-class TrainingDiverged(ArithmeticError):
+class TrainingDiverged(FloatingPointError):
     """A loss, gradient or log-probability is NaN or infinite; the message names the step and the quantity."""
 
 

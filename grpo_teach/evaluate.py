@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 import torch
 
 from grpo_teach.errors import InputError
+from grpo_teach.records import bar
 from grpo_teach.rollout import sample
 from grpo_teach.score import Scoring
 
@@ -104,7 +105,7 @@ def answers(policy, tokenizer, asked: list, samples: int, max_new_tokens: int, t
 
 def evaluate(
     policy, tokenizer, task, problems: int = 512, samples: int = 1,
-    temperature: float = 1.0, max_new_tokens: int = 32, seed: int = 0,
+    temperature: float = 1.0, max_new_tokens: int = 32, seed: int = 0, progress: bool = False,
 ) -> Evaluation:  # fmt: skip
     """Ask the policy the task's fixed held-out problems.
 
@@ -118,8 +119,10 @@ def evaluate(
         temperature: of the sampling, above 0.
         max_new_tokens: longest completion, tokens.
         seed: of the sampling.
+        progress: show a bar.
     Raises:
         InputError: if a number is below 1 or the temperature is not positive.
+        TrainingDiverged: if the policy's logits are NaN or infinite.
     """
     if min(problems, samples, max_new_tokens) < 1:
         raise InputError(f"at least 1 is needed of each: {problems=}, {samples=}, {max_new_tokens=}")
@@ -128,7 +131,7 @@ def evaluate(
     asked = task.test_set(problems)
     problems = len(asked)
     right, lengths, thinking, figures = [], [], [], Counter()
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), bar("evaluating", "problem", problems, progress=progress) as shown:
         torch.manual_seed(seed)
         for part, rollouts, texts in answers(policy, tokenizer, asked, samples, max_new_tokens, temperature):
             right += (task.reward(texts, part) >= 1).sum(dim=1).tolist()
@@ -136,6 +139,7 @@ def evaluate(
             thinking += [task.thinks(text) for text in texts]
             for b, text in enumerate(texts):
                 figures.update(task.figures(text, part[b // samples]))
+            shown.update(len(part))
     ks = [2**i for i in range(samples.bit_length()) if 2**i <= samples]
     share = sum(right) / (problems * samples)
     return Evaluation(

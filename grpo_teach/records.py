@@ -1,7 +1,6 @@
 """Records of a run: its manifest, its metrics step by step, and its checkpoint, each written whole or not at all."""
 
 import contextlib
-import importlib
 import json
 import os
 import platform
@@ -10,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -161,7 +159,7 @@ def bar(name: str, unit: str, total: int | None, done: int = 0, progress: bool =
 
 
 class MetricsLog:
-    """Rows to ``metrics.jsonl``, one a step, and to TensorBoard where it is installed.
+    """Rows to ``metrics.jsonl``, one a step.
 
     Args:
         folder: where to write.
@@ -174,29 +172,13 @@ class MetricsLog:
         kept = [row for row in read_metrics(self.path) if row["step"] < first_step]
         _replace(self.path, lambda file: file.writelines((json.dumps(row) + "\n").encode() for row in kept))
         self.file = self.path.open("a", encoding="utf-8")
-        self.board = None
-        with contextlib.suppress(ImportError):
-            board = importlib.import_module("torch.utils.tensorboard")
-            self.board = board.SummaryWriter(folder / "tensorboard", purge_step=first_step)
 
     def write(self, row: dict) -> None:
         self.file.write(json.dumps(row) + "\n")
         self.file.flush()
-        if self.board:
-            for name, value in _flat(row):
-                if isinstance(value, int | float) and name != "step":
-                    self.board.add_scalar(name, value, row["step"])
 
     def close(self) -> None:
         self.file.close()
-        if self.board:
-            self.board.close()
-
-
-def _flat(row: dict, before: str = "") -> Iterator[tuple[str, object]]:
-    """Names and values, those of a dictionary within as ``evaluation/accuracy``."""
-    for name, value in row.items():
-        yield from _flat(value, f"{before}{name}/") if isinstance(value, dict) else [(f"{before}{name}", value)]
 
 
 def read_metrics(path: Path) -> list[dict]:

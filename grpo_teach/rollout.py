@@ -8,12 +8,14 @@ scoring uses none.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from grpo_teach.errors import TrainingDiverged
 from grpo_teach.losses import token_logprobs
 
 
@@ -73,7 +75,27 @@ def _encode_prompts(tokenizer, prompts: list[str], device) -> tuple[Tensor, Tens
     # A chat template writes the BOS itself; a second one would be a text that the model has never seen.
     begun = tokenizer.bos_token is not None and prompts[0].startswith(tokenizer.bos_token)
     encoded = tokenizer(prompts, padding=True, padding_side="left", add_special_tokens=not begun, return_tensors="pt")
-    return encoded["input_ids"].to(device), encoded["attention_mask"].to(device)
+    ids, mask = encoded["input_ids"].to(device), encoded["attention_mask"].to(device)
+    # Where no row is padded transformers leaves the mask out and asks for grouped queries, which before Ampere only a
+    # kernel serves that holds all [N, N] scores. So there one padded column is kept.
+    column = (int(ids.is_cuda and torch.cuda.get_device_capability(ids.device) < (8, 0)), 0)
+    return nn.functional.pad(ids, column, value=tokenizer.pad_token_id), nn.functional.pad(mask, column)
+
+
+def turn_end(tokenizer) -> int:
+    """The token behind an answer: the first special one that the chat template writes there, else the EOS."""
+    if getattr(tokenizer, "chat_template", None):
+        with suppress(Exception):  # a template may raise anything
+            talk = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "~"}]
+            behind = tokenizer.apply_chat_template(talk, tokenize=False).rpartition("~")[2]
+            return next(i for i in tokenizer.encode(behind, add_special_tokens=False) if i in tokenizer.all_special_ids)
+    return tokenizer.eos_token_id
+
+
+def ends(policy: nn.Module, tokenizer) -> list[int]:
+    """Every token that ends a completion: the tokenizer's EOS, those that the model names, and a turn's end."""
+    named = getattr(policy.generation_config, "eos_token_id", None)
+    return sorted({tokenizer.eos_token_id, turn_end(tokenizer), *([named] if isinstance(named, int) else named or [])})
 
 
 @torch.no_grad()
@@ -83,9 +105,9 @@ def sample(
 ) -> Rollouts:  # fmt: skip
     """Sample ``group_size`` completions of each prompt from softmax(logits / temperature).
 
-    Stops when every row has ended. Two savings that change no distribution: completions of a prompt are read as
-    one as long as their text is the same (every row still draws for itself), and a row that has ended takes no
-    further step.
+    A row ends with any token of :func:`ends`; sampling stops when all have. Two savings that change no distribution:
+    completions of a prompt are read as one as long as their text is the same (every row still draws for itself), and
+    a row that has ended takes no further step.
 
     Args:
         policy: a causal language model of transformers.
@@ -98,14 +120,14 @@ def sample(
         Rollouts of P*G rows in prompt order.
     Raises:
         ValueError: for an empty list of prompts, or a number that is not positive.
-        FloatingPointError: if the policy's logits are NaN or infinite.
+        TrainingDiverged: if the policy's logits are NaN or infinite; it is a FloatingPointError.
     Draws from torch's global random state.
     """
     if not (prompts and temperature > 0 and group_size > 0 and max_new_tokens > 0):
         raise ValueError("sample needs a prompt, and a temperature, group_size and max_new_tokens above 0")
     ids, mask = _encode_prompts(tokenizer, prompts, policy.device)
-    ends = [tokenizer.eos_token_id]
-    return sample_ids(policy, ids, mask, group_size, max_new_tokens, temperature, ends, tokenizer.pad_token_id)
+    marks = ends(policy, tokenizer), tokenizer.pad_token_id
+    return sample_ids(policy, ids, mask, group_size, max_new_tokens, temperature, *marks)
 
 
 @torch.no_grad()
@@ -123,7 +145,7 @@ def sample_ids(
     Returns:
         Rollouts of P*G rows in prompt order.
     Raises:
-        FloatingPointError: if the policy's logits are NaN or infinite.
+        TrainingDiverged: if the policy's logits are NaN or infinite.
     """
     was_training = policy.training
     policy.eval()
@@ -141,7 +163,7 @@ def sample_ids(
         cache, logits = output.past_key_values, output.logits[:, -1]
         if not torch.isfinite(logits).all():
             policy.train(was_training)
-            raise FloatingPointError(f"the log-probabilities of completion token {t} are not finite")
+            raise TrainingDiverged(f"the log-probabilities of completion token {t} are not finite")
         probabilities = torch.softmax(logits.float() / temperature, dim=-1)[branch]
         ids = torch.multinomial(probabilities, 1)
         completion_ids[running, t] = ids.squeeze(1)
@@ -155,7 +177,7 @@ def sample_ids(
         tips, branch = torch.unique(drawn, return_inverse=True)
         stems, read = tips // logits.shape[-1], tips.unsqueeze(1) % logits.shape[-1]
         if not torch.equal(stems, torch.arange(len(logits), device=stems.device)):
-            cache.batch_select_indices(stems)  # a copy of the whole cache
+            cache.reorder_cache(stems)  # a copy of the whole cache
         seen = torch.cat([seen[stems], seen.new_ones(len(stems), 1)], dim=1)
         places = seen.sum(dim=1, keepdim=True) - 1
     prompt_ids = prompt_ids.repeat_interleave(group_size, dim=0)
@@ -165,7 +187,7 @@ def sample_ids(
 
 
 def from_text(tokenizer, prompts: list[str], completions: list[str], device="cpu") -> Rollouts:
-    """Rows made from given text: demonstrations, with an EOS put behind each.
+    """Rows made from given text: demonstrations, with the token put behind each that ends a turn.
 
     Args:
         tokenizer: with ``eos_token`` and ``pad_token``.
@@ -179,7 +201,7 @@ def from_text(tokenizer, prompts: list[str], completions: list[str], device="cpu
         raise ValueError(f"as many completions as prompts are needed; got {len(completions)} and {len(prompts)}")
     prompt_ids, prompt_mask = _encode_prompts(tokenizer, prompts, device)
     ids = tokenizer(completions, add_special_tokens=False)["input_ids"]
-    rows = [torch.tensor([*row, tokenizer.eos_token_id], device=device) for row in ids]
+    rows = [torch.tensor([*row, turn_end(tokenizer)], device=device) for row in ids]
     completion_ids = pad_sequence(rows, batch_first=True, padding_value=tokenizer.pad_token_id)
     mask = pad_sequence([torch.ones(len(row), device=device) for row in rows], batch_first=True)
     return Rollouts(prompt_ids, prompt_mask, completion_ids, mask, torch.zeros_like(mask))

@@ -46,7 +46,10 @@ def _fingerprint(policy) -> str:
 
 @dataclass(kw_only=True)
 class Trainer(Learner):
-    """Everything one run carries from step to step; ``history`` holds one row of metrics a step."""
+    """Everything one run carries from step to step; ``history`` holds one row of metrics a step.
+
+    ``stopped`` ends the run after the step that sets it, with a checkpoint.
+    """
 
     tokenizer: object
     task: object
@@ -55,6 +58,7 @@ class Trainer(Learner):
     tokens: int = 0
     seconds: float = 0.0
     history: list[dict] = field(default_factory=list)
+    stopped: bool = False
 
     def __post_init__(self):
         records.seed_everything(self.seed)
@@ -79,11 +83,7 @@ class Trainer(Learner):
         """A batch's problems, and G completions of each."""
         problems = self.task.sample(self.config.prompts, self.prompt_generator)
         sizes = self.config.group_size, self.config.max_new_tokens, self.config.temperature
-        try:
-            prompts = [problem.prompt for problem in problems]
-            return problems, sample(self.models.policy, self.tokenizer, prompts, *sizes)
-        except FloatingPointError as error:
-            raise TrainingDiverged(f"step {self.step}: {error}") from error
+        return problems, sample(self.models.policy, self.tokenizer, [problem.prompt for problem in problems], *sizes)
 
     def rewarded(self, texts: list[str], problems: list) -> Tensor:
         """[P, G] what the completions are paid; anything but one finite number for each is refused."""
@@ -146,7 +146,7 @@ def train(
     reward: Callable | None = None, optimizer: Callable = adamw, reference: bool = True,
     out: str | Path | None = None, resume: bool = False, checkpoint_every: int = 10,
     evaluate_every: int = 0, problems: int = 512,
-    callbacks: Sequence[Callable[[dict], None]] = (), progress: bool = True,
+    callbacks: Sequence[Callable[[dict], None]] = (), progress: bool = True, kind: type[Trainer] = Trainer,
 ) -> Trainer:  # fmt: skip
     """Train a policy in place until a number of steps or of generated tokens is reached.
 
@@ -170,6 +170,7 @@ def train(
         problems: held-out problems an evaluation.
         callbacks: called with each step's row of metrics.
         progress: show a bar with reward, length and KL.
+        kind: :class:`Trainer`, or a class made of it that does more on the way.
     Returns:
         The trainer, with ``history``, ``tokens``, ``seconds`` (evaluation and writing not counted) and
         ``models.policy``.
@@ -186,7 +187,7 @@ def train(
         raise InputError("a KL term needs the reference: keep it, or set the term's weight to 0")
     folder = records.output_folder(out) if out is not None else None
     models = Models.build(policy, config.critic, reference)
-    trainer = Trainer(models, algorithm, config, optimizer, tokenizer=tokenizer, task=task, reward=reward, seed=seed)
+    trainer = kind(models, algorithm, config, optimizer, tokenizer=tokenizer, task=task, reward=reward, seed=seed)
     checkpoint = folder / "checkpoint.pt" if folder else None
     if checkpoint and checkpoint.exists():
         if not resume:
@@ -197,7 +198,8 @@ def train(
         records.write_json(folder / "manifest.json", records.manifest(trainer.identity(), seed))
 
     def finished() -> bool:
-        return (steps is not None and trainer.step >= steps) or (tokens is not None and trainer.tokens >= tokens)
+        reached = (steps is not None and trainer.step >= steps) or (tokens is not None and trainer.tokens >= tokens)
+        return reached or trainer.stopped
 
     counted = ("step", steps, trainer.step) if steps else ("token", tokens, trainer.tokens)
     bar = records.bar(algorithm.label, *counted, progress)
@@ -219,7 +221,8 @@ def train(
                 records.save_checkpoint(checkpoint, trainer.state())
     except (InputError, TrainingDiverged) as error:
         kept = f"; {checkpoint} holds the last good step" if checkpoint and checkpoint.exists() else ""
-        raise type(error)(f"{error}{kept}") from error
+        where = "" if isinstance(error, InputError) or str(error).startswith("step") else f"step {trainer.step}: "
+        raise type(error)(f"{where}{error}{kept}") from error
     finally:
         bar.close()
         if log:

@@ -11,7 +11,6 @@ end. Weights, optimizer, random states and metrics must equal those of the run l
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import random
 import shutil
@@ -27,9 +26,6 @@ from states import run_differences
 
 from grpo_teach import ALGORITHMS, ChainSum, train
 from grpo_teach.policy import tiny_policy, tiny_tokenizer
-
-with contextlib.suppress(ImportError):  # imported once here; each child would import it again
-    import torch.utils.tensorboard
 
 STEPS = 6
 SIZES = {"prompts": 3, "group_size": 4, "max_new_tokens": 5, "learning_rate": 1e-3}

@@ -155,29 +155,6 @@ def test_the_manifest_says_how_to_repeat_the_run():
     json.dumps(noted)
 
 
-# TensorBoard ------------------------------------------------------------------------------------------------------
-
-
-def test_tensorboard_shows_each_row_once_after_a_kill_and_a_resume(tmp_path):
-    reading = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    evaluation = {"accuracy": 0.5, "interval": [0.4, 0.6], "figures": {"strict": 0.25}}
-    rows = [{"step": i, "reward": i / 8, "tokens": 10 * i} for i in range(4)]
-    rows[2]["evaluation"] = evaluation
-    log = MetricsLog(tmp_path, 0)
-    for row in rows[:2] + [{"step": 2, "reward": 99.0}]:  # the third came after the last checkpoint
-        log.write(row)
-    log.close()
-    log = MetricsLog(tmp_path, 2)
-    for row in rows[2:]:
-        log.write(row)
-    log.close()
-    held = reading.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
-    seen = {name: [(e.step, e.value) for e in held.Scalars(name)] for name in held.Tags()["scalars"]}
-    assert seen["reward"] == [(i, i / 8) for i in range(4)] and seen["tokens"] == [(i, 10 * i) for i in range(4)]
-    assert seen.keys() == {"reward", "tokens", "evaluation/accuracy", "evaluation/figures/strict"}
-    assert seen["evaluation/accuracy"] == [(2, 0.5)] and seen["evaluation/figures/strict"] == [(2, 0.25)]
-
-
 # Records that are gone on with ------------------------------------------------------------------------------------
 
 ABOUT = {"config": {"steps": 3, "critic": "head"}, "seed": [0, 1], "device": "here", "commit": "new"}

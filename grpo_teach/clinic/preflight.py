@@ -15,6 +15,7 @@ from grpo_teach import records
 from grpo_teach.clinic.cost import Cost, rehearse
 from grpo_teach.errors import InputError
 from grpo_teach.evaluate import answers, pass_at_k, wilson_interval
+from grpo_teach.rollout import ends
 from grpo_teach.train import adamw
 
 __all__ = ["Grade", "Preflight", "judge", "mixed_if_alike", "mixed_share", "preflight"]
@@ -257,7 +258,7 @@ def preflight(
                     right.setdefault(name, []).append(score >= 1)
             last = rollouts.completion_ids.gather(1, rollouts.lengths[:, None] - 1).squeeze(1)
             lengths += rollouts.lengths.tolist()
-            cut += (last != tokenizer.eos_token_id).tolist()
+            cut += (~torch.isin(last, last.new_tensor(ends(policy, tokenizer)))).tolist()
             prompt_tokens = max(prompt_tokens, rollouts.prompt_ids.shape[1])
             bar.update(len(part))
         cost = rehearse(policy, tokenizer, task, algorithm, config, prompt_tokens, seed, optimizer, reference)

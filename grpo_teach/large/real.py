@@ -118,7 +118,7 @@ def asked(policy, tokenizer, task, problems: int, samples: int, limit: int, prac
 
     Returns:
         ``problems`` and ``samples``; shares of all answers: ``accuracy`` (strict), ``lenient``, ``format``,
-        ``cut_off``; of problems: ``solved``, pass@k for k = ``samples``, and ``mixed``, the share of mixed groups;
+        ``cut_off`` (as long as the limit); of problems: ``solved``, pass@k for k = ``samples``, and ``mixed``;
         ``entropy`` in nats a token, ``length`` in tokens, and ``texts``, one answer to each of the first four.
     """
     chosen = task.splits["train"][-problems:] if practice else task.test_set(problems)
