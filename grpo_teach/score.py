@@ -36,6 +36,10 @@ class Scoring:
         """The policy's own, or the defaults."""
         return getattr(policy, "scoring", None) or cls()
 
+    def states(self, decoder: nn.Module, rollouts: Rollouts) -> Tensor:
+        """:func:`hidden_states`, for a scoring that reads the rows in another way."""
+        return hidden_states(decoder, rollouts)
+
     def tokens_at_once(self, vocabulary: int) -> int:
         """``chunk``, or what stands for 0 with a vocabulary of this size."""
         return self.chunk or max(1, LOGITS_AT_ONCE // vocabulary)
@@ -101,16 +105,16 @@ def hidden_states(decoder: nn.Module, rollouts: Rollouts) -> Tensor:
 
 def _one_pass(policy, critic, part: Rollouts, temperature: float | None) -> list[Tensor]:
     """Of rows that fit in one forward pass, [b, t] each: log-probs if there is a temperature, values if a critic."""
-    found, head = [], policy.get_output_embeddings()
-    chunk = Scoring.of(policy).tokens_at_once(policy.config.vocab_size)
+    found, head, scoring = [], policy.get_output_embeddings(), Scoring.of(policy)
+    chunk = scoring.tokens_at_once(policy.config.vocab_size)
     if temperature is not None or critic.trunk is None:
-        hidden = hidden_states(policy.get_decoder(), part)
+        hidden = scoring.states(policy.get_decoder(), part)
     if temperature is not None and part.mask.numel() > chunk:
         found.append(chunked_token_logprobs(hidden, head.weight, part.completion_ids, chunk, temperature))
     elif temperature is not None:
         found.append(token_logprobs(head(hidden), part.completion_ids, temperature))
     if critic is not None:
-        hidden = hidden if critic.trunk is None else hidden_states(critic.trunk, part)
+        hidden = hidden if critic.trunk is None else scoring.states(critic.trunk, part)
         hidden = hidden.detach() if critic.detached else hidden
         found.append(critic.head(hidden.to(critic.head.weight.dtype)).squeeze(-1).float())
     return [result.masked_fill(part.mask == 0, 0.0) for result in found]

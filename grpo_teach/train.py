@@ -146,7 +146,7 @@ def train(
     reward: Callable | None = None, optimizer: Callable = adamw, reference: bool = True,
     out: str | Path | None = None, resume: bool = False, checkpoint_every: int = 10,
     evaluate_every: int = 0, problems: int = 512,
-    callbacks: Sequence[Callable[[dict], None]] = (), progress: bool = True, kind: type[Trainer] = Trainer,
+    callbacks: Sequence[Callable[[dict], None]] = (), progress: bool = True, kind: Callable[..., Trainer] = Trainer,
 ) -> Trainer:  # fmt: skip
     """Train a policy in place until a number of steps or of generated tokens is reached.
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib
+import importlib.util
+import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,9 +20,14 @@ from grpo_teach.tasks import TASKS, ChainSum, Task, WordProblems
 from grpo_teach.tasks.word_problems import GRADES
 
 __all__ = ["add_flags", "at_least_one", "chosen_model", "chosen_tokenizer", "config_of", "given", "given_settings"]
-__all__ += ["model_flags", "model_options", "settings_flags", "size", "start", "task_flags", "task_of"]
+__all__ += ["LARGE_RUN", "model_flags", "model_options", "reward_of", "settings_flags", "size", "start", "task_flags"]
+__all__ += ["task_of"]
 __all__ += ["training_flags"]
 
+MODELS = f"name on the Hub, folder, smollm2, or with --random-weights {' or '.join(SHAPES)}"
+# What a policy of a billion weights starts from, where the toy's defaults would spoil it or take days.
+LARGE = {"prompts": 4, "group_size": 8, "learning_rate": 1e-5}
+LARGE_RUN = {"evaluate_every": 50, "problems": 256}
 UNITS = {"GiB": 2**30, "MiB": 2**20, "GB": 10**9, "MB": 10**6}
 
 
@@ -93,6 +101,37 @@ def lengths(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(","))
 
 
+def template_option(text: str) -> tuple[str, object]:
+    """Name and value of a text such as ``enable_thinking=false``."""
+    name, _, value = text.partition("=")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no NAME=VALUE with a value in JSON") from error
+
+
+def reward_of(text: str) -> Callable:
+    """The function that ``FILE.py:NAME`` or ``MODULE:NAME`` names: ``(completions, problems) -> [P, G]``.
+
+    Raises:
+        InputError: if there is none.
+    """
+    where, _, name = text.rpartition(":")
+    try:
+        if where.endswith(".py"):
+            spec = importlib.util.spec_from_file_location(Path(where).stem, where)
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+        else:
+            module = importlib.import_module(where)
+        reward = getattr(module, name)
+    except Exception as error:  # it is anybody's file
+        raise InputError(f"--reward {text}: {' '.join(str(error).split()) or type(error).__name__}") from error
+    if not callable(reward):
+        raise InputError(f"--reward {text}: {name} is no function of completions and problems")
+    return reward
+
+
 def task_flags(parser: argparse.ArgumentParser) -> None:
     """Which policy is asked what."""
     parser.add_argument("--policy", type=Path, help="folder of a policy; without it the shipped base")
@@ -100,6 +139,9 @@ def task_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--addends", type=lengths, metavar="N[,N...]", help="digits in a chain sum; default 5")
     parser.add_argument("--data", help="gsm8k's word problems: gsm8k, reasoning_gym, sample or a folder")
     parser.add_argument("--grade", choices=list(GRADES), help="gsm8k's reward; default strict")
+    parser.add_argument("--system", metavar="TEXT", help="what gsm8k tells the model before each question")
+    text = "for the chat template, as enable_thinking=false; each value is JSON"
+    parser.add_argument("--template", nargs="+", metavar="NAME=VALUE", type=template_option, help=text)
 
 
 def task_of(args: argparse.Namespace) -> Task:
@@ -108,11 +150,16 @@ def task_of(args: argparse.Namespace) -> Task:
     Raises:
         InputError: for a flag that belongs to another task.
     """
-    for option, owner in (("addends", "chain_sum"), ("data", "gsm8k"), ("grade", "gsm8k")):
-        if getattr(args, option) and args.task != owner:
+    owners = {"addends": "chain_sum"} | dict.fromkeys(("data", "grade", "system", "template"), "gsm8k")
+    for option, owner in owners.items():
+        if vars(args).get(option) and args.task != owner:
             raise InputError(f"--{option} belongs to {owner}, not to {args.task}")
     if args.task == "gsm8k":
-        return WordProblems(chosen_tokenizer(args), args.data or "gsm8k", args.grade or "strict")
+        told = {"system": args.system} if args.system is not None else {}
+        template = dict(args.template or [])
+        return WordProblems(
+            chosen_tokenizer(args), args.data or "gsm8k", args.grade or "strict", template=template, **told
+        )
     return ChainSum(args.addends) if args.addends else TASKS[args.task]()
 
 
@@ -124,7 +171,7 @@ def start(args: argparse.Namespace):
 def model_flags(parser: argparse.ArgumentParser) -> None:
     """``--model``, and a flag for each of :class:`grpo_teach.large.Options`."""
     group = parser.add_argument_group("a large model in place of --policy")
-    group.add_argument("--model", help=f"name on the Hub, folder, or with --random-weights {' or '.join(SHAPES)}")
+    group.add_argument("--model", help=MODELS)
     add_flags(group, Options)
 
 
@@ -183,7 +230,7 @@ def config_of(args: argparse.Namespace, task: Task) -> Settings:
         InputError: for one that the algorithm does not have.
     """
     kind = ALGORITHMS[args.algorithm].Settings
-    settings = {"max_new_tokens": task.max_new_tokens} | given_settings(args)
+    settings = {"max_new_tokens": task.max_new_tokens} | (LARGE if args.model else {}) | given_settings(args)
     foreign = sorted(settings.keys() - {field.name for field in settings_of(kind)})
     if foreign:
         raise InputError(f"{args.algorithm} has no setting {', '.join(foreign)}")
@@ -202,6 +249,7 @@ def settings_flags(parser: argparse.ArgumentParser) -> None:
             default = f"default {field.default}"
         else:
             default = "default " + ", ".join(f"{owner} {value}" for owner, value in owners)
+        default += f", {LARGE[field.name]} with --model" if field.name in LARGE else ""
         only = "" if len(owners) == len(ALGORITHMS) else f"{', '.join(owner for owner, _ in owners)} only; "
         _add_flag(group, field, only + default)
 

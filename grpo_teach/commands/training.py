@@ -1,8 +1,9 @@
-"""The commands about one run: ``train``, ``evaluate``, ``preflight`` and ``merge``."""
+"""The commands about one run: ``supervise``, ``train``, ``evaluate``, ``preflight`` and ``merge``."""
 
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,11 +12,15 @@ from grpo_teach.algorithms import ALGORITHMS
 from grpo_teach.clinic.fit import must_fit
 from grpo_teach.clinic.preflight import preflight
 from grpo_teach.commands.flags import (
+    LARGE_RUN,
+    add_flags,
     at_least_one,
     chosen_tokenizer,
     config_of,
+    given,
     model_flags,
     model_options,
+    reward_of,
     start,
     task_of,
     training_flags,
@@ -23,23 +28,39 @@ from grpo_teach.commands.flags import (
 from grpo_teach.errors import InputError
 from grpo_teach.evaluate import evaluate
 from grpo_teach.large import DTYPES, OPTIMIZERS
+from grpo_teach.large.long_run import GREEDY, LongRun, Watch, stop_on_interrupt
 from grpo_teach.large.merge import merge
 from grpo_teach.policy import Models, save_policy
 from grpo_teach.records import load_checkpoint, manifest, output_folder, write_json
+from grpo_teach.supervise import supervise
 from grpo_teach.train import train
 
 __all__ = ["add", "describe"]
 
 
 def add(command) -> None:
-    """The four commands, each with its own flags."""
+    """The five commands, each with its own flags."""
+    sub = command("supervise", "a cold start: SFT on worked solutions of training problems", run_supervise)
+    sub.add_argument("--steps", type=int, default=16, help="batches of solutions")
+    sub.add_argument("--batch", type=int, default=8, help="solutions a step")
+    sub.add_argument("--learning-rate", type=float, default=5e-4, help="AdamW step size, dimensionless")
+    sub.add_argument("--optimizer", choices=list(OPTIMIZERS), default="adamw", help="32- or 8-bit states")
+    sub.add_argument("--problems", type=int, default=256, help="held-out problems asked before and after, 0 for none")
+    sub.add_argument("--out", type=Path, default=Path("out/supervise"), help="folder for records and the policy")
+    model_flags(sub)
+
     sub = command("train", "train one algorithm, with checkpoints", run_train)
     sub.add_argument("--steps", type=int, default=60, help="batches to sample and learn from")
     sub.add_argument("--out", type=Path, default=Path("out/train"), help="folder for records and the policy")
     sub.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     sub.add_argument("--checkpoint-every", type=int, default=10, help="steps between checkpoints")
-    sub.add_argument("--evaluate-every", type=int, default=10, help="steps between evaluations, 0 for none")
-    sub.add_argument("--problems", type=int, default=1024, help="held-out problems asked at the end, 0 for none")
+    note = f"default 10, {LARGE_RUN['evaluate_every']} with --model"
+    sub.add_argument("--evaluate-every", type=int, help=f"steps between evaluations, 0 for none ({note})")
+    note = f"default 1024, {LARGE_RUN['problems']} with --model"
+    sub.add_argument("--problems", type=int, help=f"held-out problems asked before and after, 0 for none ({note})")
+    reward = "pay by a function of yours, (completions, problems) -> [P, G]: FILE.py:NAME or MODULE:NAME"
+    sub.add_argument("--reward", metavar="WHERE:NAME", help=reward)
+    add_flags(sub.add_argument_group("a long run"), Watch)
     training_flags(sub)
 
     sub = command("evaluate", "ask a policy the fixed held-out problems", run_evaluate)
@@ -47,6 +68,7 @@ def add(command) -> None:
     sub.add_argument("--problems", type=int, default=1024, help="held-out problems")
     sub.add_argument("--samples", type=int, default=1, help="answers a problem; pass@k is given up to this k")
     sub.add_argument("--temperature", type=float, default=1.0, help="of the sampling")
+    sub.add_argument("--greedy", action="store_true", help="ask for the likeliest answer in place of sampling")
     sub.add_argument("--max-new-tokens", type=int, help="longest completion, tokens; without it as the task needs")
     sub.add_argument("--out", type=Path, help="folder for evaluation.json")
     model_flags(sub)
@@ -74,34 +96,84 @@ def fits(args: argparse.Namespace, config, task) -> None:
         must_fit(args.model, *asked, prompt_tokens=longest)
 
 
+def run_supervise(args: argparse.Namespace) -> dict:
+    """SFT on worked solutions, with an evaluation before and one after."""
+    at_least_one(args, "steps", "batch", *(["problems"] if args.problems else []))
+    config = ALGORITHMS["sft"].Settings(learning_rate=args.learning_rate)
+    folder, task = output_folder(args.out), task_of(args)
+    if (folder / "policy").exists():
+        raise InputError(f"{folder} already holds a policy: choose another folder")
+    policy, tokenizer = start(args)
+
+    def draw(_: float, generator: torch.Generator) -> tuple[list[str], list[str]]:
+        problems = task.sample(args.batch, generator)
+        return [problem.prompt for problem in problems], [task.demonstration(problem) for problem in problems]
+
+    def asked() -> dict:
+        how = {"max_new_tokens": task.max_new_tokens, "progress": not args.quiet}
+        return evaluate(policy, tokenizer, task, args.problems, **how).as_dict() if args.problems else {}
+
+    before, optimizer = asked(), OPTIMIZERS[args.optimizer]
+    run = {"steps": args.steps, "seed": args.seed, "optimizer": optimizer, "name": "cold start"}
+    rows = supervise(policy, tokenizer, draw, config, **run, progress=not args.quiet)
+    save_policy(policy, tokenizer, folder / "policy")
+    found = {"before": before, "after": asked(), "loss": rows[-1]["loss"], "tokens": rows[-1]["tokens"]}
+    settings = {"steps": args.steps, "batch": args.batch, "learning_rate": args.learning_rate, "task": repr(task)}
+    write_json(folder / "supervise.json", found | {"manifest": manifest(settings, args.seed)})
+    beside(found["before"], found["after"])
+    print(f"Policy: {folder / 'policy'}")
+    return found
+
+
 def run_train(args: argparse.Namespace) -> dict:
+    """The loop, watched; held-out problems before and after."""
+    for name, with_model in LARGE_RUN.items():
+        if vars(args)[name] is None:
+            setattr(args, name, with_model if args.model else {"evaluate_every": 10, "problems": 1024}[name])
     at_least_one(args, "steps", "checkpoint_every", *(["problems"] if args.problems else []))
+    watch, reward = Watch(**given(args, Watch)), reward_of(args.reward) if args.reward else None
     task = task_of(args)
     config = config_of(args, task)
     fits(args, config, task)
     policy, tokenizer = start(args)
-    run = train(
-        policy,
-        tokenizer,
-        task,
-        ALGORITHMS[args.algorithm],
-        config,
-        steps=args.steps,
-        seed=args.seed,
-        optimizer=OPTIMIZERS[args.optimizer],
-        reference=not args.no_reference,
-        out=args.out,
-        resume=args.resume,
-        checkpoint_every=args.checkpoint_every,
-        evaluate_every=args.evaluate_every,
-        progress=not args.quiet,
-    )
+    with stop_on_interrupt() as stop:
+        kind = partial(
+            LongRun,
+            watch=watch,
+            steps=args.steps,
+            out=args.out,
+            keep_every=args.checkpoint_every,
+            stop=stop,
+            progress=not args.quiet,
+            problems=args.problems,
+        )
+        run = train(
+            policy,
+            tokenizer,
+            task,
+            ALGORITHMS[args.algorithm],
+            config,
+            steps=args.steps,
+            seed=args.seed,
+            reward=reward,
+            optimizer=OPTIMIZERS[args.optimizer],
+            reference=not args.no_reference,
+            out=args.out,
+            resume=args.resume,
+            checkpoint_every=args.checkpoint_every,
+            evaluate_every=args.evaluate_every,
+            problems=LARGE_RUN["problems"] if args.model else 512,
+            progress=not args.quiet,
+            kind=kind,
+        )
     save_policy(policy, tokenizer, args.out / "policy")
-    after = run.evaluate(args.problems).as_dict() if args.problems else {}
+    print(f"Policy: {args.out / 'policy'}" + (f" after {run.step} of {args.steps} steps" if run.stopped else ""))
+    if stop.asked:
+        raise KeyboardInterrupt
+    after = run.evaluate(args.problems, keep=False).as_dict() if args.problems else {}
     if after:
-        describe(after)
-    print(f"Policy: {args.out / 'policy'}")
-    return after | {"tokens": run.tokens, "steps": run.step, "seconds": round(run.seconds, 2)}
+        beside(run.before, after)
+    return after | {"before": run.before, "tokens": run.tokens, "steps": run.step, "seconds": round(run.seconds, 2)}
 
 
 def run_evaluate(args: argparse.Namespace) -> dict:
@@ -116,9 +188,10 @@ def run_evaluate(args: argparse.Namespace) -> dict:
         task,
         args.problems,
         args.samples,
-        args.temperature,
+        GREEDY if args.greedy else args.temperature,
         args.max_new_tokens if args.max_new_tokens is not None else task.max_new_tokens,
         args.seed,
+        progress=not args.quiet,
     ).as_dict()
     if folder:
         write_json(folder / "evaluation.json", result | {"manifest": manifest({}, args.seed)})
@@ -137,6 +210,16 @@ def describe(result: dict) -> None:
     print(f"thinks first {result['thinks']:.1%} of completions")
     for name, share in result["figures"].items():
         print(f"{name:<12} {share:.1%}")
+
+
+def beside(before: dict, after: dict) -> None:
+    """The report of the second evaluation, and the accuracies of the first where there was one."""
+    describe(after)
+    if before:
+        low, high = before["interval"]
+        print(f"before       {before['accuracy']:.1%} ({low:.1%} – {high:.1%}, {before['problems']:,} problems)")
+        for name, share in before["figures"].items():
+            print(f"{name + ' before':<14} {share:.1%}")
 
 
 def run_preflight(args: argparse.Namespace) -> dict:

@@ -35,12 +35,15 @@ def load_large(
     chunk: int = Options.chunk,
     checkpointing: bool = Options.checkpointing,
     random_weights: bool = Options.random_weights,
+    alpha: int = Options.alpha,
+    share_prompts: bool = Options.share_prompts,
+    targets: tuple[str, ...] = Options.targets,
     seed: int = 0,
 ):
     """Load a causal language model to be trained whole or through an adapter.
 
     ``"full"`` trains all weights in ``dtype``. ``"lora"`` freezes them and trains beside each linear layer but the
-    output ``W x + 2 B A x`` with ``A`` [rank, in] and ``B`` [out, rank] in float32, ``B`` starting at 0.
+    output ``W x + (alpha / rank) B A x`` with ``A`` [rank, in] and ``B`` [out, rank] in float32, ``B`` starting at 0.
     ``"qlora"`` also stores the frozen matrices in 4 bits: NF4 with double quantisation, 0.516 bytes a weight.
 
     Args:
@@ -54,6 +57,9 @@ def load_large(
         checkpointing: recompute activations in the backward pass, layer by layer and pass by pass.
         random_weights: take the shape alone, with weights drawn anew, and the tokenizer of
             :func:`grpo_teach.large.stand_in_tokenizer`: no download, the true bytes and seconds, text without sense.
+        alpha: the adapter's scale; 0 for twice the rank.
+        share_prompts: score a prompt once for its whole group (:class:`grpo_teach.large.shared.SharedPrompts`).
+        targets: names of the layers that get an adapter, or ``("all-linear",)``.
         seed: of the adapter and of random weights.
     Returns:
         ``(policy, tokenizer)``, the policy in evaluation mode. It is the plain model of transformers, with peft's
@@ -63,7 +69,10 @@ def load_large(
     Source: LoRA (arXiv 2106.09685) Eq. (3); QLoRA (arXiv 2305.14314) Eq. (5).
     """
     kind = device if device == "auto" else torch.device(device).type
-    options = Options(method, dtype, kind, rank, rows_a_pass, chunk, checkpointing, random_weights)
+    scored = {"rows_a_pass": rows_a_pass, "chunk": chunk, "share_prompts": share_prompts}
+    adapter = {"rank": rank, "alpha": alpha, "targets": targets}
+    how = {"checkpointing": checkpointing, "random_weights": random_weights}
+    options = Options(method, dtype, kind, **scored, **adapter, **how)
     for package in NEEDS[method]:
         needed(package)
     device, dtype = place(device, dtype, method)
@@ -85,8 +94,7 @@ def load_large(
     _must_be_plain(policy, method)
     if method != "full":
         if not adapted_layers(policy):  # the folder of a saved adapter brings base and adapter
-            sizes = {"r": options.rank, "lora_alpha": 2 * options.rank}
-            policy.add_adapter(needed("peft").LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear", **sizes))
+            _add_adapter(policy, options)
         for name, parameter in policy.named_parameters():
             if "lora_" in name:
                 parameter.data = parameter.data.float()
@@ -97,6 +105,16 @@ def load_large(
         enable({"use_reentrant": False})
     policy.scoring = options.scoring
     return policy.eval(), tokenizer
+
+
+def _add_adapter(policy: nn.Module, options: Options) -> None:
+    """Beside the layers that the options name; peft's ``all-linear`` is a word, not a list."""
+    targets = options.targets[0] if options.targets == Options.targets else list(options.targets)
+    sizes = {"r": options.rank, "lora_alpha": options.alpha or 2 * options.rank}
+    try:
+        policy.add_adapter(needed("peft").LoraConfig(task_type="CAUSAL_LM", target_modules=targets, **sizes))
+    except ValueError as error:  # no layer has such a name
+        raise InputError(f"no adapter can be put beside {' '.join(options.targets)}: {error}") from error
 
 
 def _must_be_plain(policy: nn.Module, method: str) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from grpo_teach.errors import InputError
+from grpo_teach.large.shared import SharedPrompts
 from grpo_teach.policy import adapted_layers
 from grpo_teach.score import Scoring
 from grpo_teach.settings import Checked, setting
@@ -30,6 +31,9 @@ class Options(Checked):
     chunk: int = setting(256, "tokens whose logits exist at one time")
     checkpointing: bool = setting(True, "make activations again in the backward, layer by layer and pass by pass")
     random_weights: bool = setting(False, "the model's shape alone: no download, and no sense")
+    alpha: int = setting(0, "of the adapter, which counts alpha / rank times; 0: twice the rank")
+    share_prompts: bool = setting(False, "score a prompt once for its whole group; with --no-checkpointing only")
+    targets: tuple = setting(("all-linear",), "layers with an adapter: all-linear, or names as q_proj v_proj")
 
     @classmethod
     def of(cls, policy) -> Options:
@@ -41,15 +45,22 @@ class Options(Checked):
             dtype=str(policy.dtype).removeprefix("torch."),
             device=policy.device.type,
             rank=policy.peft_config["default"].r if adapted else cls.rank,
+            alpha=policy.peft_config["default"].lora_alpha if adapted else cls.alpha,
             rows_a_pass=scoring.rows_a_pass,
             chunk=scoring.tokens_at_once(policy.config.vocab_size),
             checkpointing=scoring.recompute,
+            share_prompts=isinstance(scoring, SharedPrompts),
         )
 
     @property
     def scoring(self) -> Scoring:
         """What the policy will carry."""
-        return Scoring(self.rows_a_pass, self.chunk, self.checkpointing)
+        return (SharedPrompts if self.share_prompts else Scoring)(self.rows_a_pass, self.chunk, self.checkpointing)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.share_prompts and self.checkpointing:
+            raise InputError("share_prompts needs a cache, which checkpointing gives up: choose one of the two")
 
     def placed(self) -> Options:
         """The same with a device and a dtype in place of ``"auto"``.

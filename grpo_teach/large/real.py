@@ -10,6 +10,7 @@ import functools
 import json
 import zlib
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 
@@ -32,7 +33,7 @@ BATCH = 8  # solutions a step of the cold start
 
 @dataclass(frozen=True)
 class Real:
-    """A run from the pretrained model on.
+    """A run from the pretrained model on; each notes its own device, for a record may be made over several sittings.
 
     Attributes:
         algorithm: a name in ``ALGORITHMS``, or ``"none"``: then it ends with the cold start.
@@ -63,10 +64,11 @@ class Real:
     wide: int = 128
     practice: bool = False
     also_asked: dict = field(default_factory=dict)
+    may_differ: ClassVar = ("device",)
 
     def start(self):
         """``(policy, tokenizer, task)`` after the cold start."""
-        options = {"rank": 16, "rows_a_pass": 16, "chunk": 512, "checkpointing": False}
+        options = {"rank": 16, "rows_a_pass": 32, "chunk": 512, "checkpointing": False, "share_prompts": True}
         policy, tokenizer = load_large(NAME, self.method, "float32", "cpu", **options)
         task = WordProblems(tokenizer, self.data, system=SYSTEM)
 

@@ -244,7 +244,8 @@ def record(name: str, out: Path | None = None, workers: int = 2, progress: bool 
     about = records.manifest(asked | {"variants": variants}, study["seeds"])
     about |= {"threads": 1, "workers": workers}
     # Seeds may be added later, and code that came after the first run is checked by repeating one of the old.
-    about, runs = resumed(path, about, {label: [] for label in variants}, may_differ=["seed"])
+    may = ["seed", *getattr(next(iter(study["variants"].values())), "may_differ", ())]
+    about, runs = resumed(path, about, {label: [] for label in variants}, may_differ=may)
     spawn, done = multiprocessing.get_context("spawn"), sum(map(len, runs.values()))
     bar = records.bar(name, "run", planned(study), done, progress)
     with ProcessPoolExecutor(workers, spawn) as pool, bar:
