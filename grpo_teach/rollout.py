@@ -88,7 +88,8 @@ def turn_end(tokenizer) -> int:
         with suppress(Exception):  # a template may raise anything
             talk = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "~"}]
             behind = tokenizer.apply_chat_template(talk, tokenize=False).rpartition("~")[2]
-            return next(i for i in tokenizer.encode(behind, add_special_tokens=False) if i in tokenizer.all_special_ids)
+            special = tokenizer.added_tokens_decoder
+            return next(i for i in tokenizer.encode(behind, add_special_tokens=False) if i in special)
     return tokenizer.eos_token_id
 
 
@@ -200,8 +201,8 @@ def from_text(tokenizer, prompts: list[str], completions: list[str], device="cpu
     if not prompts or len(prompts) != len(completions):
         raise ValueError(f"as many completions as prompts are needed; got {len(completions)} and {len(prompts)}")
     prompt_ids, prompt_mask = _encode_prompts(tokenizer, prompts, device)
-    ids = tokenizer(completions, add_special_tokens=False)["input_ids"]
-    rows = [torch.tensor([*row, turn_end(tokenizer)], device=device) for row in ids]
+    end = [turn_end(tokenizer)]
+    rows = [torch.tensor(i + end, device=device) for i in tokenizer(completions, add_special_tokens=False)["input_ids"]]
     completion_ids = pad_sequence(rows, batch_first=True, padding_value=tokenizer.pad_token_id)
     mask = pad_sequence([torch.ones(len(row), device=device) for row in rows], batch_first=True)
     return Rollouts(prompt_ids, prompt_mask, completion_ids, mask, torch.zeros_like(mask))

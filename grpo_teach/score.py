@@ -59,8 +59,7 @@ def score(policy: nn.Module, rollouts: Rollouts, temperature: float = 1.0, neede
     Source: book Eq. (1.2).
     """
     logprobs = rollouts.old_logprobs.clone()
-    rows = torch.arange(len(rollouts), device=rollouts.mask.device)
-    rows = rows if needed is None else rows[needed]
+    rows = torch.arange(len(rollouts), device=rollouts.mask.device) if needed is None else needed.nonzero().squeeze(1)
     if len(rows):
         logprobs[rows] = _in_passes(policy, None, rollouts[rows], temperature)[0]
     return logprobs
