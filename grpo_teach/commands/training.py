@@ -46,6 +46,7 @@ def add(command) -> None:
     sub.add_argument("--learning-rate", type=float, default=5e-4, help="AdamW step size, dimensionless")
     sub.add_argument("--optimizer", choices=list(OPTIMIZERS), default="adamw", help="32- or 8-bit states")
     sub.add_argument("--problems", type=int, default=256, help="held-out problems asked before and after, 0 for none")
+    sub.add_argument("--max-new-tokens", type=int, help="longest answer to them, tokens; without it as the task needs")
     sub.add_argument("--out", type=Path, default=Path("out/supervise"), help="folder for records and the policy")
     model_flags(sub)
 
@@ -110,7 +111,7 @@ def run_supervise(args: argparse.Namespace) -> dict:
         return [problem.prompt for problem in problems], [task.demonstration(problem) for problem in problems]
 
     def asked() -> dict:
-        how = {"max_new_tokens": task.max_new_tokens, "progress": not args.quiet}
+        how = {"max_new_tokens": args.max_new_tokens or task.max_new_tokens, "progress": not args.quiet}
         return evaluate(policy, tokenizer, task, args.problems, **how).as_dict() if args.problems else {}
 
     before, optimizer = asked(), OPTIMIZERS[args.optimizer]
@@ -120,7 +121,8 @@ def run_supervise(args: argparse.Namespace) -> dict:
     found = {"before": before, "after": asked(), "loss": rows[-1]["loss"], "tokens": rows[-1]["tokens"]}
     settings = {"steps": args.steps, "batch": args.batch, "learning_rate": args.learning_rate, "task": repr(task)}
     write_json(folder / "supervise.json", found | {"manifest": manifest(settings, args.seed)})
-    beside(found["before"], found["after"])
+    if args.problems:
+        beside(found["before"], found["after"])
     print(f"Policy: {folder / 'policy'}")
     return found
 

@@ -16,6 +16,7 @@ from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from types import MappingProxyType
+from unittest import mock
 
 import torch
 
@@ -30,9 +31,8 @@ SYSTEM = (
     "You solve word problems. First work the problem out step by step between <think> and </think>. "
     "Then write the result between <answer> and </answer>: one number, without a unit and without any other word."
 )
-# Some templates write today's date, Llama 3's unless it is given one: a run would change overnight.
-DAY = datetime(2024, 7, 26)
-SAME_DAY = {"date_string": DAY.strftime("%d %b %Y"), "strftime_now": DAY.strftime}
+DATE = "26 Jul 2024"  # some templates write today's date unless they are given one: a run would change overnight
+STORY = 40  # tokens that a worked story has room in
 SAMPLE = Path(__file__).parent.parent / "data" / "word_problems"
 FIGURES = {"strict": strict_accuracy, "lenient": lenient_accuracy}
 GRADES = FIGURES | {"coin": coin}
@@ -40,6 +40,14 @@ GO_ON = (
     "use 'stories' or 'reasoning_gym' (generated), 'sample' (60 that ship), or a folder whose train.jsonl and "
     "test.jsonl have rows"
 )
+
+
+class SameDay(datetime):
+    """For templates that ask for the date themselves: transformers gives them no other than its own clock's."""
+
+    @classmethod
+    def now(cls, tz=None):
+        return datetime.strptime(DATE, "%d %b %Y")
 
 
 class WordProblems(Task):
@@ -73,6 +81,7 @@ class WordProblems(Task):
     ):  # fmt: skip
         if grade not in GRADES:
             raise InputError(f"grade must be one of {', '.join(GRADES)}; got {grade!r}")
+        self.max_new_tokens = STORY if source == "stories" else WordProblems.max_new_tokens
         needed("math_verify")  # evaluation grades leniently too: say so before a long run, not after
         self.source, self.grade, self.solutions, self.splits = str(source), grade, {}, {}
         for split, rows in load(source).items():
@@ -128,8 +137,9 @@ def chat_prompt(tokenizer, question: str, system: str = SYSTEM, template: Mappin
     messages = [{"role": "system", "content": system}] if system else []
     messages += [{"role": "user", "content": question}]
     try:
-        more = {"tokenize": False, "add_generation_prompt": True} | SAME_DAY | dict(template)
-        return tokenizer.apply_chat_template(messages, **more)
+        more = {"tokenize": False, "add_generation_prompt": True, "date_string": DATE} | dict(template)
+        with mock.patch("transformers.utils.chat_template_utils.datetime", SameDay, create=True):
+            return tokenizer.apply_chat_template(messages, **more)
     except Exception as error:  # a template may raise anything, and some do for a system prompt
         raise InputError(f"the tokenizer's chat template refuses a system prompt and a question: {error}") from error
 
