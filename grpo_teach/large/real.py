@@ -28,6 +28,7 @@ __all__ = ["Real", "asked"]
 SYSTEM = "Work it out between <think> and </think>. Then write one number between <answer> and </answer>."
 CURVE = ("reward", "length", "entropy", "mixed_groups", "grad_norm", "clip_fraction", "explained_variance")
 ASKED = ("problems", "samples", "wide", "practice", "also_asked")  # they change no training
+EVERY = 5  # steps between checkpoints
 BATCH = 8  # solutions a step of the cold start
 
 
@@ -97,7 +98,7 @@ class Real:
             algorithm = ALGORITHMS[self.algorithm]
             config = algorithm.Settings(max_new_tokens=self.limit, **self.settings)
             end = {"steps": self.steps, "tokens": self.tokens, "seed": seed}
-            kept = {"out": cache() / f"run-{about:08x}", "resume": True, "checkpoint_every": 5}
+            kept = {"out": cache() / f"run-{about:08x}", "resume": True, "checkpoint_every": EVERY}
             # The reference would be the model before its cold start, and cost a pass over each batch.
             rows = train(
                 policy, tokenizer, task, algorithm, config, **end, **kept, reference=False, progress=progress
