@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import time
 import zlib
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -87,11 +88,12 @@ class Real:
 
         Returns:
             Plain numbers: what :func:`asked` gives on the held-out problems, ``wide`` with more answers to each, the
-            same for each source in ``also_asked``; ``tokens`` and ``steps`` of the training, its ``seconds`` and the
-            ``device`` of this run; and the ``curve``, a number for each step.
+            same for each source in ``also_asked``; ``tokens`` and ``steps`` of the training, ``seconds`` with
+            loading and cold start, the ``device`` of this run; and the ``curve``, a number for each step.
         """
+        began = time.perf_counter()
         policy, tokenizer, task = self.start()
-        rows = []
+        rows, begun = [], time.perf_counter() - began
         if self.algorithm != "none":
             trained = {name: value for name, value in vars(self).items() if name not in ASKED} | {"seed": seed}
             about = zlib.crc32(json.dumps(trained, sort_keys=True).encode())
@@ -110,7 +112,7 @@ class Real:
             other = WordProblems(tokenizer, source, system=SYSTEM)
             found[source] = measure(other, problems, samples, limit)
         last = rows[-1] if rows else {"tokens": 0, "seconds": 0.0}
-        found |= {"tokens": last["tokens"], "steps": len(rows), "seconds": last["seconds"]}
+        found |= {"tokens": last["tokens"], "steps": len(rows), "seconds": round(begun + last["seconds"], 1)}
         found["device"] = records.manifest({}, seed)["device"]
         curve = {name: [records.short(row.get(name, 0.0)) for row in rows] for name in (*CURVE, "tokens", "seconds")}
         return found | {"curve": curve}
