@@ -6,8 +6,8 @@ from dataclasses import fields, replace
 import pytest
 from transformers import BertConfig, GPT2Config
 
-from grpo_teach import InputError
-from grpo_teach.large import model_config
+from grpo_teach import ALGORITHMS, InputError
+from grpo_teach.large import Options, model_config
 from grpo_teach.memory import CHANGES, STAYING, TERMS, Setup, Shape, changes, nearest, predict
 
 GIB = 2**30
@@ -111,6 +111,62 @@ def test_more_of_anything_never_takes_less(size):
     for start in (LLAMA, replace(LLAMA, method="full", checkpointing=False, padded=False)):
         totals = [total(start, **{size: number}) for number in (2, 8, 64, 1024)]
         assert totals == sorted(totals)
+
+
+def test_an_evaluation_samples_rows_of_a_prompt_each():
+    plain, asked = ledger(), ledger(evaluated=100)
+    assert "E" not in plain.symbols and asked.symbols["E"][1] == 32  # of the default four rows a pass, eight times
+    added = {at: alive for at, alive in asked.moments.items() if at not in plain.moments}
+    assert {phase for phase, _ in added} == {"evaluation"} and asked.lines == plain.lines
+    assert {at: asked.moments[at] for at in plain.moments} == plain.moments
+    # 32 rows of a prompt each are what a batch of 32 groups of one would be, in a group of one that no step needs.
+    alone = ledger(algorithm="ppo", critic="head", prompts=32, group_size=1).moments
+    for (_, name), alive in added.items():
+        for term in ("gradients", "kv_cache", "logits", "activations"):
+            same = alone["sampling", name].get(term, 0) - (term == "gradients") * 4 * 2049
+            assert alive.get(term, 0) == same, (name, term)
+    rows = [ledger(evaluated=n, rows_a_pass=r).symbols["E"][1] for n, r in ((5, 4), (1024, 1), (1024, 64), (1024, 200))]
+    assert rows == [5, 8, 512, 512]
+    many = ledger(evaluated=512, rows_a_pass=64, prompts=2, group_size=2, chunk=64)
+    assert many.peak[0] == "evaluation" and "E" in many.explain()
+    for at, written in many.written.items():
+        names = {name for text in written.values() for name in re.findall(r"[A-Za-z_]+", text)}
+        assert names <= many.symbols.keys() | many.lines.keys(), at
+
+
+@pytest.mark.parametrize("version, repeats", [("5.15.1", True), ("5.22.2", True), ("5.23.0", False), ("5.24.1", False)])
+def test_an_older_transformers_repeats_keys_and_values_where_one_token_is_read(monkeypatch, version, repeats):
+    today = {}
+    for name in SHAPES:
+        for padded in (True, False):
+            setup = Setup(SHAPES[name], padded=padded)
+            today[setup] = predict(setup).moments
+    monkeypatch.setattr("transformers.__version__", version)
+    for setup, moments in today.items():
+        m = setup.model
+        now = predict(setup).moments
+        of_a_step = now["sampling", "the last token, a layer"]["activations"]
+        width = 2 * m.heads * m.head_dim if repeats and setup.padded else m.kv_heads * m.head_dim
+        assert of_a_step == width * 2 * (4 * 8) * (256 + 512 - 1)  # bytes, rows, tokens
+        changed = [at for at in moments if moments[at] != now[at]]
+        assert changed == [("sampling", "the last token, a layer")] * (repeats and setup.padded)
+    one = replace(SHAPES["llama-3.2-1b"], kv_heads=1)  # expanded, not copied
+    each = replace(SHAPES["llama-3.2-1b"], kv_heads=32)
+    for shape in (one, each):
+        width = predict(Setup(shape)).moments["sampling", "the last token, a layer"]["activations"]
+        assert width == shape.kv_heads * 64 * 2 * (4 * 8) * (256 + 512 - 1)
+
+
+@pytest.mark.parametrize(
+    "capability, prompts, column", [((7, 5), 1, 1), ((7, 5), 4, 1), ((8, 0), 1, 0), ((9, 0), 4, 0)]
+)
+def test_before_ampere_one_padded_column_is_kept(monkeypatch, capability, prompts, column):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda *device: capability)
+    config, shape = ALGORITHMS["grpo"].Settings(prompts=prompts), SHAPES["llama-3.2-1b"]
+    for device, more in (("cuda", column), ("cpu", 0)):
+        setup = Setup.of(shape, "grpo", config, Options(device=device).placed(), "adamw", True, 100)
+        assert (setup.padded, setup.prompt_tokens) == (bool(more) or prompts > 1, 100 + more)
 
 
 def test_what_waits_for_the_backward():

@@ -123,6 +123,16 @@ def test_predictions_are_within_5_percent_of_what_is_measured_now(row):
     assert measured["seconds"] > 0 and measured["tokens_a_second"] == pytest.approx(48 / measured["seconds"])
 
 
+def test_an_evaluation_is_measured_as_predicted():
+    # Sixteen times as many rows as are trained on: the evaluation is the peak.
+    sizes = {"prompts": 1, "group_size": 2, "max_new_tokens": 12, "rows_a_pass": 4, "evaluated": 32}
+    setup = setup_in("llama-tied", {"method": "full", "dtype": "float32", "padded": False} | sizes)
+    found = beside(setup, measure(config_of("llama-tied"), setup, "cpu"))
+    assert found["peak_phase"] == found["measured_peak_phase"] == "evaluation"
+    assert abs(found["difference"]) < 0.05
+    assert plain(setup)["evaluated"] == 32 and "evaluated" not in plain(dataclasses.replace(setup, evaluated=0))
+
+
 def test_the_recorded_grid_is_whole_and_within_5_percent():
     rows = RECORD["runs"]
     assert [(row["model"], row["setup"]) for row in rows] == [(m, plain(setup_in(m, d))) for m, d in GRIDS["small"]]

@@ -13,7 +13,7 @@ from grpo_teach.policy import adapted_layers
 from grpo_teach.score import Scoring
 from grpo_teach.settings import Checked, setting
 
-__all__ = ["DTYPES", "NEEDS", "Options", "place"]
+__all__ = ["DTYPES", "NEEDS", "Options", "before_ampere", "place"]
 
 NEEDS = {"full": ["accelerate"], "lora": ["accelerate", "peft"], "qlora": ["accelerate", "peft", "bitsandbytes"]}
 DTYPES = ("auto", "float32", "float16", "bfloat16")
@@ -84,6 +84,11 @@ def place(
     return device, _dtype(dtype, device, method)
 
 
+def before_ampere(device: str) -> bool:
+    """Is it a card of compute capability below 8.0: without bfloat16, and without a kernel for grouped queries?"""
+    return device == "cuda" and torch.cuda.get_device_capability() < (8, 0)
+
+
 def _device(name: str) -> str:
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("there is no GPU that torch can use: take another machine, or the device cpu")
@@ -94,10 +99,9 @@ def _dtype(name: str, device: str, method: str) -> torch.dtype:
     if name not in DTYPES:
         raise InputError(f"dtype must be one of {', '.join(DTYPES)}; got {name!r}")
     # torch.cuda.is_bf16_supported() says yes on a T4 too, where bfloat16 is emulated and slow.
-    lacks_bf16 = device == "cuda" and torch.cuda.get_device_capability() < (8, 0)
     if name == "auto":
-        name = "float16" if lacks_bf16 else "bfloat16"
-    if name == "bfloat16" and lacks_bf16:
+        name = "float16" if before_ampere(device) else "bfloat16"
+    if name == "bfloat16" and before_ampere(device):
         raise InputError(f"{torch.cuda.get_device_name()} has no bfloat16: take float16")
     if name == "float16" and method == "full":
         raise InputError("weights in float16 lose small steps: train an adapter beside them, or take float32")

@@ -26,6 +26,7 @@ __all__ = ["CONFIGS", "GRIDS", "beside", "config_of", "plain", "record", "setup_
 
 _TABLE = tomllib.loads(Path(__file__).with_name("grid.toml").read_text(encoding="utf-8"))
 CONFIGS = {name: AutoConfig.for_model(shape.pop("build"), **shape) for name, shape in _TABLE["shapes"].items()}
+NO_EVALUATION = ("evaluated", 0)  # records are older than this setting
 COMMON = {name: grid["common"] for name, grid in _TABLE["grids"].items()}
 GRIDS = {
     name: [(row.pop("model"), COMMON[name] | row) for row in grid["rows"]] for name, grid in _TABLE["grids"].items()
@@ -48,8 +49,8 @@ def setup_in(model: str, different: dict) -> Setup:
 
 
 def plain(setup: Setup) -> dict:
-    """A set-up without its model, as JSON can hold it."""
-    return {name: value for name, value in vars(setup).items() if name != "model"}
+    """A set-up without its model, as JSON can hold it; with ``evaluated`` only where the run evaluates."""
+    return {name: value for name, value in vars(setup).items() if name != "model" and (name, value) != NO_EVALUATION}
 
 
 def beside(setup: Setup, measured: dict) -> dict:

@@ -4,15 +4,16 @@ Every line is one formula over a few symbols; the text that is printed is the te
 tensors. Left out are the CUDA context (about 0.5 GiB, in no allocator's figure), what an allocator wastes, tensors of
 [B, T], a thousandth of the rest, and a 4-bit matrix made whole for its product. What is assumed:
 
-- Three phases. *Sampling* all rows at once with a KV cache; a group reads its prompt together. *Scoring* without
+- Three phases, four where the run evaluates: *evaluation* samples rows of a prompt each, while the last gradients are
+  still there. *Sampling* all rows at once with a KV cache; a group reads its prompt together. *Scoring* without
   gradient, where there is something to score: old values, reference, reward model. *Update*: forward and backward of
   a few rows at a time. With checkpointing nothing of a pass is kept until its backward, which runs it again; without,
   the activations of all passes wait.
 - Weights, critic, reference, reward model and optimizer state always stay. Gradients stay from the first update on:
   ``zero_grad`` frees them only just before the next backward, so they are there while the forward runs.
 - Attention by ``scaled_dot_product_attention``, whose flash and memory-efficient kernels (the CPU's too) make no [N, N]
-  matrix of scores. Padded prompts need a mask, and with a mask keys and values are repeated for every head, but for
-  those of the one token that sampling reads at a time.
+  matrix of scores. Padded prompts need a mask, and with a mask keys and values are repeated for every head; where
+  sampling reads one token at a time only by a transformers before 5.23.
 - AdamW's two moments have the parameter's dtype. 8-bit AdamW (bitsandbytes) keeps a byte each and a float32 scale for
   256 of them; tensors under 4096 elements stay in float32.
 - LoRA adapters, on all linear layers of the decoder, and the value head are float32; adapters read float32 copies of
@@ -30,7 +31,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from grpo_teach.errors import InputError
-from grpo_teach.memory.setup import Setup, Shape, symbols
+from grpo_teach.memory.setup import Setup, Shape, repeats_keys_to_sample, symbols
 
 __all__ = ["Ledger", "Line", "Setup", "Shape", "changes", "nearest", "predict"]
 
@@ -110,8 +111,8 @@ def _value(formula: str, known: dict[str, int]) -> int:
 def predict(setup: Setup) -> Ledger:
     """The bytes of each term, of each phase, and the peak.
 
-    A moment's bytes are ``weights + critic + reference + reward_model + optimizer`` and: in *sampling* gradients, KV
-    cache, and a step's logits or a layer that reads the prompts; in *scoring* gradients, and a layer's work or a
+    A moment's bytes are ``weights + critic + reference + reward_model + optimizer`` and: in *sampling* and *evaluation*
+    gradients, KV cache, and a step's logits or a layer that reads the prompts; in *scoring* gradients, and a layer's work or a
     chunk's logits; in the *update* gradients as far as they have come, the activations that wait for the backward, and
     a chunk's logits or the layer at work.
 
@@ -167,13 +168,18 @@ def predict(setup: Setup) -> Ledger:
         written[phase, name] = {term: term for term in STAYING} | {"gradients": gradients} | formulas
         moments[phase, name] = {term: _value(text, known) for term, text in written[phase, name].items()}
 
-    moment("sampling", "reading the prompts", kv_cache="2 * L * K * b * P * S", activations="P * S * read")
-    # A layer's keys are copied to grow, while the last step's logits and probabilities are still there.
-    step = {"kv_cache": "kv_cache", "activations": "K * b * B * N", "logits": "(4 + b) * V * B"}
-    moment("sampling", "the last token, a layer", **step)
+    # Where keys and values are not repeated, the most is a layer's keys as they are copied to grow.
+    repeated = setup.padded and setup.model.heads > setup.model.kv_heads > 1 and repeats_keys_to_sample()
     # In float32 the rows' logits, over temperature, exponentials and probabilities; the branches' in the dtype.
     copies = "20" if wide else "(16 + b)"  # float32 needs one more: a row's logits are then a copy of its branch's
-    moment("sampling", "the last token, its logits", kv_cache="kv_cache", logits=f"{copies} * V * B")
+    for phase, asked, rows in (("sampling", "P", "B"), ("evaluation", "E", "E"))[: 1 + ("E" in known)]:
+        reading = {"kv_cache": f"2 * L * K * b * {asked} * S", "activations": f"{asked} * S * read"}
+        moment(phase, "reading the prompts", **reading)
+        cache = "kv_cache" if rows == "B" else f"2 * L * K * b * {rows} * N"
+        work = f"{'2 * A' if repeated else 'K'} * b * {rows} * N"
+        # The last step's logits and probabilities are still there.
+        moment(phase, "the last token, a layer", kv_cache=cache, activations=work, logits=f"(4 + b) * V * {rows}")
+        moment(phase, "the last token, its logits", kv_cache=cache, logits=f"{copies} * V * {rows}")
     if setup.reference != "none":  # a critic's values need no logits
         moment("scoring", "a chunk of logits", activations="n * b * D", logits="12 * V * c")
     if setup.critic != "none" or setup.reference != "none" or setup.reward_model != "none":

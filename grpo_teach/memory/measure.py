@@ -26,7 +26,7 @@ from grpo_teach.algorithms import ALGORITHMS
 from grpo_teach.errors import InputError
 from grpo_teach.large import OPTIMIZERS, load_large
 from grpo_teach.learner import Learner
-from grpo_teach.memory.setup import Setup
+from grpo_teach.memory.setup import Setup, symbols
 from grpo_teach.policy import Models
 from grpo_teach.rollout import Rollouts, sample_ids
 from grpo_teach.train import kl_to_reference
@@ -171,9 +171,9 @@ def built(config, setup: Setup, device: str) -> tuple[Models, nn.Module | None]:
     return models, reward_model
 
 
-def prompts(setup: Setup, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """``(prompt_ids, prompt_mask)``, [P, S] each: if padded, one column of it, so that every pass has a mask."""
-    ids = torch.arange(1, setup.prompts + 1, device=device).unsqueeze(1).repeat(1, setup.prompt_tokens)
+def prompts(setup: Setup, device: torch.device, rows: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """``(prompt_ids, prompt_mask)``, [P or rows, S] each: if padded, one column of it, so that all passes have masks."""
+    ids = torch.arange(1, (rows or setup.prompts) + 1, device=device).unsqueeze(1).repeat(1, setup.prompt_tokens)
     mask = torch.ones_like(ids)
     if setup.padded and setup.prompt_tokens > 1:
         ids[:, 0] = mask[:, 0] = 0
@@ -211,7 +211,12 @@ def run(config, setup: Setup, device: str, meter: Meter) -> dict:
             meter.enter("update")
 
     models.policy.get_decoder().register_forward_pre_hook(note)
+    evaluation = symbols(setup).get("E")
     for _ in range(2):
+        if evaluation:
+            meter.enter("evaluation")
+            asked = prompts(setup, models.policy.device, evaluation[1])
+            sample_ids(models.policy, *asked, 1, setup.max_new_tokens, 1.0, ends=[], pad=0)
         started = time.perf_counter()
         meter.enter("sampling")
         asked = prompts(setup, models.policy.device)

@@ -5,15 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import transformers
+from packaging.version import Version
 from torch import nn
 from transformers import AutoModelForCausalLM
 
 from grpo_teach.algorithms import ALGORITHMS
 from grpo_teach.errors import InputError
-from grpo_teach.large.options import NEEDS, Options
+from grpo_teach.evaluate import ROWS_A_CALL
+from grpo_teach.large.options import NEEDS, Options, before_ampere
 from grpo_teach.settings import Checked, Settings, setting
 
-__all__ = ["Setup", "Shape", "symbols"]
+__all__ = ["MEASURED", "Setup", "Shape", "repeats_keys_to_sample", "symbols"]
+
+MEASURED = ("llama", "qwen2")  # the builds, as transformers calls them, whose predictions a measurement has met
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 PROJECTIONS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
@@ -99,6 +104,7 @@ class Setup(Checked):
         Options.checkpointing, "keep only the layers' inputs and run each layer again in the backward"
     )
     padded: bool = setting(True, "prompts of unequal length, so that attention needs a mask")
+    evaluated: int = setting(0, "held-out problems an evaluation asks, 0 for none")
 
     @classmethod
     def of(
@@ -110,6 +116,7 @@ class Setup(Checked):
         optimizer: str,
         reference: bool,
         prompt_tokens: int,
+        evaluated: int = 0,
     ) -> Setup:
         """A training run as the ledger sees it.
 
@@ -119,10 +126,12 @@ class Setup(Checked):
             options: the model's, with device and dtype chosen.
             optimizer: its name in ``OPTIMIZERS``.
             reference: is a frozen policy kept? Beside an adapter it is the adapter off.
-            prompt_tokens: of the longest prompt.
+            prompt_tokens: of the longest prompt, without padding.
+            evaluated: problems that an evaluation asks.
         Raises:
             InputError: if the ledger does not know the algorithm or the optimizer.
         """
+        column = before_ampere(options.device)  # of padding, which the sampler keeps there
         kept = "copy" if options.method == "full" else "adapter"
         return cls(
             shape,
@@ -130,8 +139,9 @@ class Setup(Checked):
             critic={None: "none", "detached": "head"}.get(config.critic, config.critic),  # it weighs the same
             reference=kept if reference else "none",
             optimizer=optimizer,
-            prompt_tokens=prompt_tokens,
-            padded=config.prompts > 1,
+            prompt_tokens=prompt_tokens + column,
+            padded=column or config.prompts > 1,
+            evaluated=evaluated,
             **{name: getattr(config, name) for name in ("prompts", "group_size", "max_new_tokens")},
             **{n: getattr(options, n) for n in ("method", "dtype", "rows_a_pass", "rank", "chunk", "checkpointing")},
         )
@@ -145,6 +155,14 @@ class Setup(Checked):
                 raise InputError(f"{name} {value} stands on frozen weights: choose method lora or qlora, not full")
         if self.group_size < ALGORITHMS[self.algorithm].Settings.smallest_group:
             raise InputError(f"group_size must be at least 2 for {self.algorithm}: one answer alone has no group")
+
+
+def repeats_keys_to_sample() -> bool:
+    """Does the installed transformers repeat masked keys and values for every head where one token is read too?
+
+    From 5.23 on it packs the queries of a group instead (``pack_gqa`` in its ``integrations/sdpa_attention.py``).
+    """
+    return Version(transformers.__version__) < Version("5.23.0.dev0")
 
 
 def symbols(setup: Setup) -> dict[str, tuple[str, int]]:
@@ -161,6 +179,8 @@ def symbols(setup: Setup) -> dict[str, tuple[str, int]]:
     a_pass, tokens = min(setup.rows_a_pass, rows), setup.prompt_tokens + setup.max_new_tokens - 1
     first = a_pass if setup.checkpointing else rows
     later = a_pass if setup.checkpointing and rows > a_pass else first - a_pass
+    asked = min(setup.evaluated, ROWS_A_CALL, 8 * setup.rows_a_pass)  # as grpo_teach.evaluate.answers does
+    evaluation = {"E": ("rows that an evaluation samples at once, a prompt each", asked)} if asked else {}
     return {
         "b": ("bytes of a number in the dtype", BYTES[setup.dtype]),
         "P": ("prompts a batch", setup.prompts),
@@ -195,4 +215,4 @@ def symbols(setup: Setup) -> dict[str, tuple[str, int]]:
         "e": ("learning weights in tensors of 4096 or more", sum(large)),
         "k": ("blocks of 256 in them", sum(-(-size // 256) for size in large)),
         "s": ("learning weights in smaller tensors", sum(trained) - sum(large)),
-    }
+    } | evaluation
