@@ -3,6 +3,7 @@
 import itertools
 import json
 import sys
+import time
 
 import pytest
 import torch
@@ -206,6 +207,53 @@ def test_the_command_knows_word_problems(capsys, tmp_path):
     assert result["cut_off"] > 0.9
 
 
+def test_the_hours_of_a_run_include_its_evaluations(policy, tokenizer, monkeypatch):
+    module = sys.modules["grpo_teach.evaluate"]
+    sample = module.sample
+
+    def slow(*arguments):
+        time.sleep(0.5)
+        return sample(*arguments)
+
+    monkeypatch.setattr(module, "sample", slow)  # of the pre-flight's own answers, not of its rehearsal
+    asked = {"problems": 5, "samples": 8, "budget_steps": 100}
+    found = preflight(policy, tokenizer, ChainSum(2), GRPO, CONFIG, **asked, asked=1000)
+    assert 0.5 <= found.evaluation_hours * 3600 * 40 / 1000 < 1, "seconds of 40 answers"
+    assert found.hours == pytest.approx(100 * found.cost.seconds / 3600 + found.evaluation_hours)
+    said = f"evaluation  1,000 answers, about {found.evaluation_hours:.2f} hours of them"
+    assert said in found.lines()
+    none = preflight(policy, tokenizer, ChainSum(2), GRPO, CONFIG, **asked)
+    assert none.evaluation_hours == 0 and not any(line.startswith("evaluation") for line in none.lines())
+
+
+def test_the_ledger_of_a_pre_flight_counts_the_evaluations(policy, tokenizer):
+    found = preflight(policy, tokenizer, ChainSum(2), GRPO, CONFIG, problems=2, asked=400)
+    none = preflight(policy, tokenizer, ChainSum(2), GRPO, CONFIG, problems=2)
+    assert found.cost.peak_phase == "evaluation" != none.cost.peak_phase
+    assert found.cost.predicted_bytes > none.cost.predicted_bytes
+
+
+@pytest.mark.parametrize(
+    "flags, asked",
+    [
+        ([], 20 * 512 + 1024),  # 200 steps, every tenth
+        (["--steps", "21"], 3 * 512 + 1024),  # before steps 0, 10 and 20
+        (["--steps", "21", "--evaluate-every", "0"], 1024),
+        (["--steps", "4", "--evaluate-every", "2", "--test-problems", "0"], 2 * 512),
+        (["--evaluate-every", "0", "--test-problems", "0"], 0),
+        (["--steps", "1", "--addends", "2", "--test-problems", "5"], len(ChainSum(2).test_set(512)) + 5),
+    ],
+)
+def test_the_command_counts_the_evaluations_of_the_run(monkeypatch, flags, asked):
+    def stop(*arguments, **options):
+        seen.append(options["asked"])
+        raise InputError("seen")
+
+    seen = []
+    monkeypatch.setattr("grpo_teach.commands.training.preflight", stop)
+    assert main(["preflight", *flags]) == 2 and seen == [asked]
+
+
 @pytest.mark.parametrize(
     "keywords, word",
     [
@@ -226,6 +274,7 @@ def test_impossible_requests_are_refused(policy, tokenizer, keywords, word):
         (["--problems", "0"], "--problems"),
         (["--samples", "0"], "--samples"),
         (["--steps", "0"], "--steps"),
+        (["--test-problems", "-1"], "--test-problems"),
         (["--samples", "2"], "samples 2"),
         (["--baseline", "none"], "baseline"),
         (["--task", "gsm8k"], "--model"),

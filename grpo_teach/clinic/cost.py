@@ -60,6 +60,7 @@ def rehearse(
     seed: int = 0,
     optimizer: Callable = adamw,
     reference: bool = True,
+    evaluated: int = 0,
 ) -> Cost:
     """Take two steps as training would, note what the second takes, and undo them.
 
@@ -69,7 +70,7 @@ def rehearse(
 
     Args:
         policy, tokenizer, task, algorithm, config, seed, optimizer, reference: as :func:`grpo_teach.train` takes them.
-        prompt_tokens: of the longest prompt, for the ledger.
+        prompt_tokens, evaluated: for the ledger, as :meth:`Setup.of` takes them.
     Raises:
         TrainingDiverged: if a loss or gradient is not finite.
     """
@@ -98,7 +99,7 @@ def rehearse(
         policy.train(training)
         records.restore_random_states(random_states)
     try:
-        ledger = predict(setup_of(policy, algorithm, config, prompt_tokens, optimizer, reference))
+        ledger = predict(setup_of(policy, algorithm, config, prompt_tokens, optimizer, reference, evaluated))
         predicted, phase = ledger.terms["total"], ledger.peak[0]
     except InputError:  # a model of another build than Llama's, or an algorithm or optimizer of one's own
         predicted, phase = None, None
@@ -117,15 +118,23 @@ def allocated_bytes(device: torch.device) -> int | None:
     return torch.cuda.max_memory_allocated() if device.type == "cuda" else None
 
 
-def setup_of(policy, algorithm, config, prompt_tokens: int, optimizer: Callable = adamw, reference: bool = True):
+def setup_of(
+    policy,
+    algorithm,
+    config,
+    prompt_tokens: int,
+    optimizer: Callable = adamw,
+    reference: bool = True,
+    evaluated: int = 0,
+) -> Setup:
     """The byte ledger's set-up of a run.
 
     Args:
         policy, algorithm, config, optimizer, reference: as :func:`grpo_teach.train` takes them.
-        prompt_tokens: of the longest prompt.
+        prompt_tokens, evaluated: as :meth:`Setup.of` takes them.
     Raises:
         InputError: if the ledger does not know the model, the algorithm or the optimizer.
     """
     name = next((name for name, known in ALGORITHMS.items() if known is algorithm), algorithm.label)
-    asked = config, Options.of(policy), optimizer.__name__, reference, prompt_tokens
+    asked = config, Options.of(policy), optimizer.__name__, reference, prompt_tokens, evaluated
     return Setup.of(Shape.of(policy.config), name, *asked)

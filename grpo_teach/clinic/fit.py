@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import sys
 
@@ -10,10 +11,12 @@ import torch
 from grpo_teach.errors import InputError
 from grpo_teach.large import Options, model_config
 from grpo_teach.memory import Setup, Shape, nearest, predict
-from grpo_teach.memory.report import GIB, table
+from grpo_teach.memory.report import GIB, table, warn_of
 from grpo_teach.settings import Settings, settings_of
 
-__all__ = ["flags", "free_bytes", "must_fit"]
+__all__ = ["flags", "free_bytes", "most_rows", "must_fit"]
+
+KEPT = 0.1  # of the free bytes: for what the allocator wastes, and what the ledger leaves out
 
 
 def free_bytes(device: str) -> int | None:
@@ -35,14 +38,17 @@ def must_fit(
     optimizer: str,
     reference: bool,
     prompt_tokens: int,
+    evaluated: int = 0,
 ) -> None:
     """Refuse a large model that will not fit, with the ledger and with the flags that would make it fit.
 
+    A tenth of the free bytes is kept: the ledger counts no more than tensors.
+
     Args:
         model: as :func:`grpo_teach.large.model_config` takes it.
-        algorithm, config, options, optimizer, reference, prompt_tokens: as :meth:`Setup.of` takes them.
+        algorithm, config, options, optimizer, reference, prompt_tokens, evaluated: as :meth:`Setup.of` takes them.
     Raises:
-        InputError: if the device has fewer bytes free than the ledger's peak.
+        InputError: if the ledger's peak is above nine tenths of the device's free bytes.
     """
     options = options.placed()
     free = free_bytes(options.device)
@@ -54,15 +60,38 @@ def must_fit(
     except InputError as error:  # of another build than Llama's
         print(f"warning: whether the run fits is not known: {error}", file=sys.stderr)
         return
-    setup = Setup.of(shape, algorithm, config, options, optimizer, reference, prompt_tokens)
-    ledger = predict(setup)
-    if ledger.terms["total"] <= free:
+    warn_of(shipped.model_type)
+    setup = Setup.of(shape, algorithm, config, options, optimizer, reference, prompt_tokens, evaluated)
+    ledger, limit = predict(setup), int((1 - KEPT) * free)
+    if ledger.terms["total"] <= limit:
         return
-    found = nearest(setup, free, {"no reference"} if config.uses_reference else set())
+    found = nearest(setup, limit, {"no reference"} if config.uses_reference else set())
     cure = f"nearest that fits: {flags(setup, found[1])}" if found else "nothing that the ledger knows makes it fit"
     print(table(ledger))
     needs = f"{model} needs {ledger.terms['total'] / GIB:.2f} GiB and {options.device} has {free / GIB:.2f} GiB free"
-    raise InputError(f"{needs}; {cure}")
+    raise InputError(f"{needs}, of which a tenth is kept; {cure}")
+
+
+def most_rows(model: str, algorithm: str, config: Settings, options: Options, *rest) -> int:
+    """The most rows a pass that fit, of B, B/2, B/4, …: whole batches need no third forward pass of a token.
+
+    Args:
+        model, algorithm, config, options, rest: as :func:`must_fit` takes them.
+    Returns:
+        ``options.rows_a_pass`` where no more fit, or where it is not known.
+    """
+    options = options.placed()
+    free, rows = free_bytes(options.device), config.prompts * config.group_size
+    try:
+        shape = Shape.of(model_config(model))
+    except InputError:  # must_fit says what is not known
+        return options.rows_a_pass
+    while free is not None and rows > options.rows_a_pass:
+        setup = Setup.of(shape, algorithm, config, dataclasses.replace(options, rows_a_pass=rows), *rest)
+        if predict(setup).terms["total"] <= int((1 - KEPT) * free):
+            return rows
+        rows //= 2
+    return options.rows_a_pass
 
 
 def flags(old: Setup, new: Setup) -> str:

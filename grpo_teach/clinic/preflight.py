@@ -6,6 +6,7 @@ training prompts show it in minutes. Two real steps show the memory and the seco
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
@@ -106,7 +107,8 @@ class Preflight:
         mean_length: tokens a completion, EOS included.
         cut_off: share of completions that ended there without EOS.
         cost: bytes and seconds of a step.
-        steps, hours: what ``budget_steps`` such steps would take.
+        asked, evaluation_hours: answers that the run's evaluations sample together, and what they would take.
+        steps, hours: what ``budget_steps`` such steps and the evaluations would take.
     """
 
     verdict: str
@@ -121,6 +123,8 @@ class Preflight:
     mean_length: float
     cut_off: float
     cost: Cost
+    asked: int
+    evaluation_hours: float
     steps: int
     hours: float
 
@@ -148,6 +152,8 @@ class Preflight:
             f"a step   {cost.seconds:.2f} s: sampling {cost.sampling_seconds:.2f}, update {cost.update_seconds:.2f}; "
             f"{cost.tokens_a_second:,.0f} tokens a second"
         )
+        if self.asked:
+            rows.append(f"evaluation  {self.asked:,} answers, about {self.evaluation_hours:.2f} hours of them")
         rows.append(f"{self.steps:,} steps, about {self.hours:.2f} hours")
         return [*rows, *(f"- {sentence}" for sentence in self.advice)]
 
@@ -217,6 +223,7 @@ def preflight(
     budget_steps: int = 200,
     optimizer: Callable = adamw,
     reference: bool = True,
+    asked: int = 0,
     progress: bool = False,
 ) -> Preflight:
     """Sample groups from training prompts, run two steps as training would, and judge.
@@ -230,6 +237,7 @@ def preflight(
         samples: answers to each; without a number the group size. More make pass@k reach further.
         seed: of prompts and sampling.
         budget_steps: how long a run to estimate the hours of.
+        asked: answers that all evaluations of that run sample together. An answer takes as long as one of these here.
         progress: show a bar.
     Raises:
         InputError: for groups of one, fewer samples than a group, or a number below 1.
@@ -244,14 +252,15 @@ def preflight(
         )
     # Drawn with replacement, so that a small set needs many draws to be seen whole.
     drawn = task.sample(20 * problems, torch.Generator().manual_seed(seed))
-    asked, random_states = list(dict.fromkeys(drawn))[:problems], records.random_states()
+    drawn, random_states = list(dict.fromkeys(drawn))[:problems], records.random_states()
     right: dict[str, list[bool]] = {}
     lengths, cut, prompt_tokens = [], [], 0
-    bar = records.bar("pre-flight", "problem", len(asked), 0, progress)
+    bar = records.bar("pre-flight", "problem", len(drawn), 0, progress)
     try:
         records.seed_everything(seed)
+        began = time.perf_counter()
         for part, rollouts, texts in answers(
-            policy, tokenizer, asked, samples, config.max_new_tokens, config.temperature
+            policy, tokenizer, drawn, samples, config.max_new_tokens, config.temperature
         ):
             for b, (text, reward) in enumerate(zip(texts, task.reward(texts, part).flatten().tolist(), strict=True)):
                 for name, score in (task.figures(text, part[b // samples]) | {task.grade: reward}).items():
@@ -259,9 +268,10 @@ def preflight(
             last = rollouts.completion_ids.gather(1, rollouts.lengths[:, None] - 1).squeeze(1)
             lengths += rollouts.lengths.tolist()
             cut += (~torch.isin(last, last.new_tensor(ends(policy, tokenizer)))).tolist()
-            prompt_tokens = max(prompt_tokens, rollouts.prompt_ids.shape[1])
+            prompt_tokens = max(prompt_tokens, int(rollouts.prompt_mask.sum(dim=1).max()))
             bar.update(len(part))
-        cost = rehearse(policy, tokenizer, task, algorithm, config, prompt_tokens, seed, optimizer, reference)
+        evaluation_hours = asked * (time.perf_counter() - began) / len(lengths) / 3600
+        cost = rehearse(policy, tokenizer, task, algorithm, config, prompt_tokens, seed, optimizer, reference, asked)
     finally:
         bar.close()
         records.restore_random_states(random_states)
@@ -274,13 +284,15 @@ def preflight(
         advice=advice,
         grade=task.grade,
         grades=grades,
-        problems=len(asked),
+        problems=len(drawn),
         samples=samples,
         group_size=config.group_size,
         max_new_tokens=config.max_new_tokens,
         mean_length=sum(lengths) / len(lengths),
         cut_off=sum(cut) / len(cut),
         steps=budget_steps,
-        hours=budget_steps * cost.seconds / 3600,
+        asked=asked,
+        evaluation_hours=evaluation_hours,
+        hours=budget_steps * cost.seconds / 3600 + evaluation_hours,
         cost=cost,
     )

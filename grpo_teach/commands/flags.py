@@ -172,7 +172,7 @@ def model_flags(parser: argparse.ArgumentParser) -> None:
     """``--model``, and a flag for each of :class:`grpo_teach.large.Options`."""
     group = parser.add_argument_group("a large model in place of --policy")
     group.add_argument("--model", help=MODELS)
-    add_flags(group, Options)
+    add_flags(group, Options, defaults={"rows_a_pass": f"{Options.rows_a_pass}; to train, as many as fit"})
 
 
 def model_options(args: argparse.Namespace) -> Options | None:

@@ -12,7 +12,7 @@ from grpo_teach.large import model_config
 from grpo_teach.memory import Setup, Shape, predict
 from grpo_teach.memory.grid import GRIDS, beside, plain, record
 from grpo_teach.memory.measure import measure_apart
-from grpo_teach.memory.report import MIB, advice, comparison, table
+from grpo_teach.memory.report import MIB, advice, comparison, table, warn_of
 from grpo_teach.records import manifest, output_folder, write_json
 
 __all__ = ["add"]
@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> dict:
     config = model_config(args.model)
     setup = Setup(Shape.of(config), **asked)
     folder = output_folder(args.out) if args.out else None
+    warn_of(config.model_type)
     ledger = predict(setup)
     print(table(ledger))
     if args.formulas:

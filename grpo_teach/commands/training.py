@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from grpo_teach.algorithms import ALGORITHMS
-from grpo_teach.clinic.fit import must_fit
+from grpo_teach.clinic.fit import most_rows, must_fit
 from grpo_teach.clinic.preflight import preflight
 from grpo_teach.commands.flags import (
     LARGE_RUN,
@@ -36,6 +36,8 @@ from grpo_teach.supervise import supervise
 from grpo_teach.train import train
 
 __all__ = ["add", "describe"]
+
+DURING = 512  # held-out problems that each evaluation within a run asks
 
 
 def add(command) -> None:
@@ -78,6 +80,8 @@ def add(command) -> None:
     sub.add_argument("--problems", type=int, default=32, help="training prompts to ask")
     sub.add_argument("--samples", type=int, help="answers to each; without a number the group size")
     sub.add_argument("--steps", type=int, default=200, help="of the run whose hours are estimated")
+    sub.add_argument("--evaluate-every", type=int, default=10, help="steps between its evaluations, 0 for none")
+    sub.add_argument("--test-problems", type=int, default=1024, help="held-out problems at its end, 0 for none")
     sub.add_argument("--out", type=Path, help="folder for preflight.json")
     training_flags(sub)
 
@@ -87,14 +91,28 @@ def add(command) -> None:
     sub.add_argument("--dtype", choices=DTYPES, default="auto", help="of the merged weights; auto: as the base's")
 
 
-def fits(args: argparse.Namespace, config, task) -> None:
-    """Refuse ``--model`` before it is loaded if the run will not fit; 64 prompts tell how long they are."""
+def evaluations(args: argparse.Namespace, task, at_the_end: int) -> list[int]:
+    """The problems that each evaluation of a run asks: every ``--evaluate-every`` steps, and at the end."""
+    during = -(-args.steps // args.evaluate_every) if args.evaluate_every else 0
+    sizes = {n: len(task.test_set(n)) for n in (DURING, at_the_end) if n}  # a test set may be smaller
+    return [sizes[n] for n in [DURING] * during + [at_the_end] if n]
+
+
+def fits(args: argparse.Namespace, config, task, evaluated: int = 0) -> None:
+    """Refuse ``--model`` before it is loaded if the run will not fit; 64 prompts tell how long they are.
+
+    Without ``--rows-a-pass`` take as many rows as fit. ``evaluated``: problems that the largest evaluation asks.
+    """
     options = model_options(args)
     if options is not None:
         prompts = [problem.prompt for problem in task.sample(64, torch.Generator().manual_seed(args.seed))]
         longest = max(len(ids) for ids in chosen_tokenizer(args)(prompts)["input_ids"])
-        asked = args.algorithm, config, options, args.optimizer, not args.no_reference
-        must_fit(args.model, *asked, prompt_tokens=longest)
+        rest = args.optimizer, not args.no_reference, longest, evaluated
+        if "rows_a_pass" not in args:
+            args.rows_a_pass = most_rows(args.model, args.algorithm, config, options, *rest)
+            if not args.quiet:
+                print(f"rows a pass: {args.rows_a_pass}, by the memory that is free; --rows-a-pass sets another")
+        must_fit(args.model, args.algorithm, config, model_options(args), *rest)
 
 
 def run_supervise(args: argparse.Namespace) -> dict:
@@ -136,7 +154,7 @@ def run_train(args: argparse.Namespace) -> dict:
     watch, reward = Watch(**given(args, Watch)), reward_of(args.reward) if args.reward else None
     task = task_of(args)
     config = config_of(args, task)
-    fits(args, config, task)
+    fits(args, config, task, max(evaluations(args, task, args.problems), default=0))
     policy, tokenizer = start(args)
     with stop_on_interrupt() as stop:
         kind = partial(
@@ -226,11 +244,13 @@ def beside(before: dict, after: dict) -> None:
 
 def run_preflight(args: argparse.Namespace) -> dict:
     """Print the report of the set-up that the flags ask for."""
-    at_least_one(args, "problems", "steps", *(["samples"] if args.samples is not None else []))
+    given = [*(["samples"] if args.samples is not None else []), *(["test_problems"] if args.test_problems else [])]
+    at_least_one(args, "problems", "steps", *given)
     folder = output_folder(args.out) if args.out else None
     task = task_of(args)
     config = config_of(args, task)
-    fits(args, config, task)
+    asked = evaluations(args, task, args.test_problems)
+    fits(args, config, task, max(asked, default=0))
     found = preflight(
         *start(args),
         task,
@@ -242,6 +262,7 @@ def run_preflight(args: argparse.Namespace) -> dict:
         budget_steps=args.steps,
         optimizer=OPTIMIZERS[args.optimizer],
         reference=not args.no_reference,
+        asked=sum(asked),
         progress=not args.quiet,
     )
     print(found)

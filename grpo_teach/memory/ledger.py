@@ -112,9 +112,9 @@ def predict(setup: Setup) -> Ledger:
     """The bytes of each term, of each phase, and the peak.
 
     A moment's bytes are ``weights + critic + reference + reward_model + optimizer`` and: in *sampling* and *evaluation*
-    gradients, KV cache, and a step's logits or a layer that reads the prompts; in *scoring* gradients, and a layer's work or a
-    chunk's logits; in the *update* gradients as far as they have come, the activations that wait for the backward, and
-    a chunk's logits or the layer at work.
+    gradients, KV cache, and a step's logits or a layer that reads the prompts; in *scoring* gradients, and a layer's
+    work or a chunk's logits; in the *update* gradients as far as they have come, the activations that wait for the
+    backward, and a chunk's logits or the layer at work.
 
     Args:
         setup: a model and how it is trained.

@@ -172,7 +172,7 @@ def built(config, setup: Setup, device: str) -> tuple[Models, nn.Module | None]:
 
 
 def prompts(setup: Setup, device: torch.device, rows: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """``(prompt_ids, prompt_mask)``, [P or rows, S] each: if padded, one column of it, so that all passes have masks."""
+    """``(prompt_ids, prompt_mask)``, [P, S] or [rows, S]: if padded by a column, so that every pass has a mask."""
     ids = torch.arange(1, (rows or setup.prompts) + 1, device=device).unsqueeze(1).repeat(1, setup.prompt_tokens)
     mask = torch.ones_like(ids)
     if setup.padded and setup.prompt_tokens > 1:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 
 from grpo_teach.memory.ledger import TERMS, Ledger, changes, nearest, predict
-from grpo_teach.memory.setup import Setup
+from grpo_teach.memory.setup import MEASURED, Setup
 
-__all__ = ["GIB", "MIB", "advice", "comparison", "table"]
+__all__ = ["GIB", "MIB", "advice", "comparison", "table", "warn_of"]
 
 GIB, MIB = 2**30, 2**20
 GROUPS, LENGTHS = (2, 4, 8, 16, 32, 64), (128, 256, 512, 1024, 2048, 4096)
@@ -32,6 +33,13 @@ def comparison(row: dict) -> str:
     if around:
         lines.append(f"{around / GIB:.3f} GiB {kind}")
     return "\n".join(lines)
+
+
+def warn_of(build: str) -> None:
+    """One line on standard error for a build, ``model_type`` of its config, whose predictions were never measured."""
+    if build not in MEASURED:
+        known = " and ".join(MEASURED)
+        print(f"warning: the ledger was measured on {known}; for {build} it may be a tenth too low", file=sys.stderr)
 
 
 def table(ledger: Ledger) -> str:
