@@ -2,17 +2,20 @@
 
 import argparse
 import copy
+import itertools
 import sys
 
 import pytest
 import torch
-from test_large import PROMPTS, SHAPES, tiny
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_large import PROMPTS, SHAPE, SHAPES, tiny
 from tokenizers import processors
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, LlamaForCausalLM, SeedOssConfig
 
 from grpo_teach import InputError, large, sample, score
 from grpo_teach.commands.flags import chosen_model, model_flags
-from grpo_teach.large import adamw8bit, load_large, stand_in_tokenizer
+from grpo_teach.large import adamw8bit, load, load_large, stand_in_tokenizer
 from grpo_teach.policy import save_policy
 
 # Tokenizers -------------------------------------------------------------------------------------------------------
@@ -95,6 +98,69 @@ def test_bfloat16_only_where_the_card_has_it(monkeypatch):
         load_large("org/name", "full")
     pretend_card(monkeypatch, (8, 0))
     assert large.place("cuda", "auto", "qlora")[1] == large.place("cpu", "auto", "full")[1] == torch.bfloat16
+
+
+# Dropout that is no module ----------------------------------------------------------------------------------------
+
+WAYS = [("full", "float32"), ("full", "bfloat16"), *itertools.product(("lora", "qlora"), load.SAME)]
+WAYS = [(method, str(dtype).removeprefix("torch.")) for method, dtype in WAYS]
+
+
+def seed_oss(**dropout):
+    """A model whose dropouts are calls of a function."""
+    return SeedOssConfig(**SHAPE, head_dim=16, **dropout)
+
+
+@pytest.mark.parametrize("method, dtype", WAYS)
+@pytest.mark.parametrize("checkpointing", [True, False])
+def test_a_model_that_scores_otherwise_than_it_samples_is_refused(method, dtype, checkpointing):
+    asked = {"random_weights": True, "checkpointing": checkpointing}
+    with pytest.raises(InputError, match="seed_oss cannot be trained here: .* nats") as caught:
+        load_large(seed_oss(residual_dropout=0.1), method, dtype, "cpu", **asked)
+    assert "scored and scored in training mode differ" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+    policy, _ = load_large(seed_oss(residual_dropout=0.0, attention_dropout=0.5), method, dtype, "cpu", **asked)
+    assert not policy.training
+
+
+def test_a_model_whose_logits_are_changed_on_the_way_is_refused(monkeypatch):
+    class Doubled(LlamaForCausalLM):
+        def forward(self, *arguments, **named):
+            output = super().forward(*arguments, **named)
+            output.logits = 2 * output.logits
+            return output
+
+    monkeypatch.setattr(load, "random_model", lambda config, *rest: Doubled(config))
+    with pytest.raises(InputError, match="llama cannot be trained here: its log-probs sampled and scored differ"):
+        tiny(method="full")
+
+
+@settings(deadline=None, max_examples=8)
+@given(
+    shape=st.sampled_from([*SHAPES]), way=st.sampled_from(WAYS), checkpointing=st.booleans(), seed=st.integers(0, 99),
+    rows=st.integers(1, 3), chunk=st.integers(1, 5),
+)  # fmt: skip
+def test_ordinary_models_pass_and_nothing_else_is_drawn(shape, way, checkpointing, seed, rows, chunk):
+    asked = {"checkpointing": checkpointing, "seed": seed, "rows_a_pass": rows, "chunk": chunk}
+    policy, _ = tiny(shape, *way, **asked)
+    after = torch.get_rng_state()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(load, "_must_score_as_it_samples", lambda policy: None)
+        tiny(shape, *way, **asked)
+    assert torch.equal(after, torch.get_rng_state())
+    assert not policy.training and all(p.grad is None for p in policy.parameters())
+
+
+def test_the_check_takes_five_short_passes(monkeypatch):
+    read = []
+    monkeypatch.setattr(load, "_must_score_as_it_samples", lambda policy: None)
+    policy, _ = tiny()
+    monkeypatch.undo()
+    policy.get_decoder().register_forward_pre_hook(
+        lambda module, arguments, named: read.append(named["input_ids"].numel()), with_kwargs=True
+    )
+    load._must_score_as_it_samples(policy)
+    assert read == [3, 1, 1, 5, 5]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import subprocess
 import sys
 import time
 import zipfile
@@ -13,6 +14,8 @@ import torch
 from states import differences
 
 from grpo_teach import ALGORITHMS, GRPO, ChainSum, InputError, records, train
+from grpo_teach.learner import Learner
+from grpo_teach.policy import Models, tiny_policy, tiny_tokenizer
 from grpo_teach.records import (
     MetricsLog,
     load_checkpoint,
@@ -36,6 +39,41 @@ def checkpoint(tmp_path):
 def test_a_checkpoint_comes_back_as_it_was(checkpoint):
     assert differences(load_checkpoint(checkpoint), STATE) == []
     assert [path.name for path in checkpoint.parent.iterdir()] == ["checkpoint.pt"]
+
+
+GROWTH = """
+import sys
+from pathlib import Path
+from test_records import large_learner
+from grpo_teach.memory.measure import resident
+from grpo_teach.records import load_checkpoint
+
+learner = large_learner()
+Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+before = resident()[0]
+learner.restore(load_checkpoint(Path(sys.argv[1])))
+print(resident()[1] - before)
+"""
+
+
+def large_learner():
+    """21 million weights: with their two moments 250 MB."""
+    grpo = ALGORITHMS["grpo"]
+    return Learner(Models(tiny_policy(tiny_tokenizer(), 512, 5, 8, 2048)), grpo, grpo.Settings())
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="needs Linux")
+def test_a_checkpoint_is_restored_without_a_copy_of_it_in_memory(tmp_path):
+    learner, path = large_learner(), tmp_path / "checkpoint.pt"
+    for weight in learner.models.policy.parameters():
+        weight.grad = torch.ones_like(weight)
+    learner.optimizer.step()
+    save_checkpoint(path, learner.state())
+    size = path.stat().st_size
+    assert size > 2e8
+    here = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", GROWTH, path], capture_output=True, text=True, check=True, env=here)
+    assert int(done.stdout) < 0.5 * size, "the weights, a third of it, are read; the moments are mapped"
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.9, 0.999])

@@ -19,8 +19,14 @@ from grpo_teach.large.options import NEEDS, Options, place
 from grpo_teach.large.shapes import SHAPES, loaded, model_config, random_model, stand_in_tokenizer
 from grpo_teach.learner import adamw
 from grpo_teach.policy import adapted_layers
+from grpo_teach.rollout import sample_ids
+from grpo_teach.score import score
 
 logging.getLogger("bitsandbytes.backends.cpu").setLevel(logging.ERROR)  # of a faster kernel that it can do without
+
+# The most that log-probs of the same tokens may differ, in nats.
+SAME = {torch.float32: 1e-4, torch.float16: 1e-3, torch.bfloat16: 1e-3}
+ROUNDED = {torch.float32: 1e-2, torch.float16: 0.1, torch.bfloat16: 0.5}
 
 __all__ = ["OPTIMIZERS", "adamw8bit", "free_memory", "load_large", "load_large_tokenizer", "nf4"]
 
@@ -104,7 +110,8 @@ def load_large(
         enable = getattr(policy, "activation_checkpointing_enable", None) or policy.gradient_checkpointing_enable
         enable({"use_reentrant": False})
     policy.scoring = options.scoring
-    return policy.eval(), tokenizer
+    _must_score_as_it_samples(policy.eval())
+    return policy, tokenizer
 
 
 def _add_adapter(policy: nn.Module, options: Options) -> None:
@@ -132,6 +139,25 @@ def _must_be_plain(policy: nn.Module, method: str) -> None:
             part.p = 0.0
         if isinstance(getattr(part, "attention_dropout", None), float):
             part.attention_dropout = 0.0
+
+
+@torch.no_grad()
+def _must_score_as_it_samples(policy: nn.Module) -> None:
+    """Sample three tokens, and score them twice: dropout that is no module shows only in what a model does.
+
+    Two scorings are the same sums, a draw apart. Sampling makes them in another order and rounds its logits.
+    """
+    with torch.random.fork_rng():
+        ids = torch.arange(2, 5, device=policy.device).remainder(policy.config.vocab_size).unsqueeze(0)
+        rollouts = sample_ids(policy, ids, torch.ones_like(ids), 1, 3, 1.0, ends=[], pad=0)
+        found = {"sampled": rollouts.old_logprobs, "scored": score(policy, rollouts)}
+        found["scored in training mode"] = score(policy.train(), rollouts)
+        policy.eval()
+    for a, b, most in (("scored", "scored in training mode", SAME), ("sampled", "scored", ROUNDED)):
+        apart = float((found[a] - found[b]).abs().max())
+        if not apart <= most[policy.dtype]:
+            what = f"its log-probs {a} and {b} differ by {apart:.2g} nats"
+            raise InputError(f"{policy.config.model_type} cannot be trained here: {what}; is there dropout left in it?")
 
 
 def free_memory() -> None:
