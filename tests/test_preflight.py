@@ -233,6 +233,15 @@ def test_the_ledger_of_a_pre_flight_counts_the_evaluations(policy, tokenizer):
     assert found.cost.predicted_bytes > none.cost.predicted_bytes
 
 
+def test_a_padded_column_is_no_token_of_the_longest_prompt(policy, tokenizer, monkeypatch):
+    module = sys.modules["grpo_teach.rollout"]
+    encode, pad = module._encode_prompts, torch.nn.functional.pad
+    found = preflight(policy, tokenizer, ChainSum(2), GRPO, CONFIG, problems=2).cost.predicted_bytes
+    # As before Ampere, where Setup.of adds the column by itself.
+    monkeypatch.setattr(module, "_encode_prompts", lambda *a: tuple(pad(tensor, (1, 0)) for tensor in encode(*a)))
+    assert preflight(policy, tokenizer, ChainSum(2), GRPO, CONFIG, problems=2).cost.predicted_bytes == found
+
+
 @pytest.mark.parametrize(
     "flags, asked",
     [
