@@ -20,14 +20,14 @@ from grpo_teach.tasks import TASKS, ChainSum, Task, WordProblems
 from grpo_teach.tasks.word_problems import GRADES
 
 __all__ = ["add_flags", "at_least_one", "chosen_model", "chosen_tokenizer", "config_of", "given", "given_settings"]
-__all__ += ["LARGE_RUN", "model_flags", "model_options", "reward_of", "settings_flags", "size", "start", "task_flags"]
-__all__ += ["task_of"]
+__all__ += ["evaluated", "evaluation_flags", "model_flags", "model_options", "reward_of", "settings_flags", "size"]
+__all__ += ["start", "task_flags", "task_of"]
 __all__ += ["training_flags"]
 
 MODELS = f"name on the Hub, folder, smollm2, or with --random-weights {' or '.join(SHAPES)}"
 # What a policy of a billion weights starts from, where the toy's defaults would spoil it or take days.
 LARGE = {"prompts": 4, "group_size": 8, "learning_rate": 1e-5}
-LARGE_RUN = {"evaluate_every": 50, "problems": 256}
+RUN = {"evaluate_every": (10, 50), "during": (512, 256), "problems": (1024, 256)}  # for the toy, and with --model
 UNITS = {"GiB": 2**30, "MiB": 2**20, "GB": 10**9, "MB": 10**6}
 
 
@@ -212,6 +212,24 @@ def chosen_tokenizer(args: argparse.Namespace):
 
 
 # Training ---------------------------------------------------------------------------------------------------------
+
+
+def evaluation_flags(parser: argparse.ArgumentParser, at_the_end: str = "problems") -> None:
+    """When a run asks held-out problems, and how many before and after it; :func:`evaluated` fills in the defaults."""
+    for name, dest, text in (
+        ("evaluate_every", "evaluate_every", "steps between evaluations, 0 for none"),
+        (at_the_end, "problems", "held-out problems asked before and after a run, 0 for none"),
+    ):
+        note = "default {}, {} with --model".format(*RUN[dest])
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, help=f"{text} ({note})")
+
+
+def evaluated(args: argparse.Namespace) -> None:
+    """Give the flags of :func:`evaluation_flags` that were not given their defaults, and ``during`` its number."""
+    for name, sizes in RUN.items():
+        name = "test_problems" if name == "problems" and "test_problems" in args else name
+        if vars(args).get(name) is None:
+            setattr(args, name, sizes[bool(args.model)])
 
 
 def training_flags(parser: argparse.ArgumentParser) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from functools import partial
 from pathlib import Path
 
@@ -12,11 +13,12 @@ from grpo_teach.algorithms import ALGORITHMS
 from grpo_teach.clinic.fit import most_rows, must_fit
 from grpo_teach.clinic.preflight import preflight
 from grpo_teach.commands.flags import (
-    LARGE_RUN,
     add_flags,
     at_least_one,
     chosen_tokenizer,
     config_of,
+    evaluated,
+    evaluation_flags,
     given,
     model_flags,
     model_options,
@@ -37,8 +39,6 @@ from grpo_teach.train import train
 
 __all__ = ["add", "describe"]
 
-DURING = 512  # held-out problems that each evaluation within a run asks
-
 
 def add(command) -> None:
     """The five commands, each with its own flags."""
@@ -57,10 +57,7 @@ def add(command) -> None:
     sub.add_argument("--out", type=Path, default=Path("out/train"), help="folder for records and the policy")
     sub.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     sub.add_argument("--checkpoint-every", type=int, default=10, help="steps between checkpoints")
-    note = f"default 10, {LARGE_RUN['evaluate_every']} with --model"
-    sub.add_argument("--evaluate-every", type=int, help=f"steps between evaluations, 0 for none ({note})")
-    note = f"default 1024, {LARGE_RUN['problems']} with --model"
-    sub.add_argument("--problems", type=int, help=f"held-out problems asked before and after, 0 for none ({note})")
+    evaluation_flags(sub)
     reward = "pay by a function of yours, (completions, problems) -> [P, G]: FILE.py:NAME or MODULE:NAME"
     sub.add_argument("--reward", metavar="WHERE:NAME", help=reward)
     add_flags(sub.add_argument_group("a long run"), Watch)
@@ -80,8 +77,7 @@ def add(command) -> None:
     sub.add_argument("--problems", type=int, default=32, help="training prompts to ask")
     sub.add_argument("--samples", type=int, help="answers to each; without a number the group size")
     sub.add_argument("--steps", type=int, default=200, help="of the run whose hours are estimated")
-    sub.add_argument("--evaluate-every", type=int, default=10, help="steps between its evaluations, 0 for none")
-    sub.add_argument("--test-problems", type=int, default=1024, help="held-out problems at its end, 0 for none")
+    evaluation_flags(sub, "test_problems")
     sub.add_argument("--out", type=Path, help="folder for preflight.json")
     training_flags(sub)
 
@@ -92,22 +88,25 @@ def add(command) -> None:
 
 
 def evaluations(args: argparse.Namespace, task, at_the_end: int) -> list[int]:
-    """The problems that each evaluation of a run asks: every ``--evaluate-every`` steps, and at the end."""
+    """The problems that each evaluation of a run asks: every ``--evaluate-every`` steps, before and after."""
     during = -(-args.steps // args.evaluate_every) if args.evaluate_every else 0
-    sizes = {n: len(task.test_set(n)) for n in (DURING, at_the_end) if n}  # a test set may be smaller
-    return [sizes[n] for n in [DURING] * during + [at_the_end] if n]
+    sizes = {n: len(task.test_set(n)) for n in (args.during, at_the_end) if n}  # a test set may be smaller
+    return [sizes[n] for n in [args.during] * during + [at_the_end] * (1 if during else 2) if n]
 
 
-def fits(args: argparse.Namespace, config, task, evaluated: int = 0) -> None:
+def fits(args: argparse.Namespace, config, task, asked: int = 0) -> None:
     """Refuse ``--model`` before it is loaded if the run will not fit; 64 prompts tell how long they are.
 
-    Without ``--rows-a-pass`` take as many rows as fit. ``evaluated``: problems that the largest evaluation asks.
+    Without ``--rows-a-pass`` take as many rows as fit. ``asked``: problems that the largest evaluation asks.
     """
     options = model_options(args)
     if options is not None:
         prompts = [problem.prompt for problem in task.sample(64, torch.Generator().manual_seed(args.seed))]
         longest = max(len(ids) for ids in chosen_tokenizer(args)(prompts)["input_ids"])
-        rest = args.optimizer, not args.no_reference, longest, evaluated
+        rest = args.optimizer, not args.no_reference, longest, asked
+        held = vars(args).get("out") and args.out / "manifest.json"
+        if "rows_a_pass" not in args and vars(args).get("resume") and held.exists():  # more memory may be free now
+            args.rows_a_pass = json.loads(held.read_text())["config"]["rows_a_pass"]
         if "rows_a_pass" not in args:
             args.rows_a_pass = most_rows(args.model, args.algorithm, config, options, *rest)
             if not args.quiet:
@@ -147,9 +146,7 @@ def run_supervise(args: argparse.Namespace) -> dict:
 
 def run_train(args: argparse.Namespace) -> dict:
     """The loop, watched; held-out problems before and after."""
-    for name, with_model in LARGE_RUN.items():
-        if vars(args)[name] is None:
-            setattr(args, name, with_model if args.model else {"evaluate_every": 10, "problems": 1024}[name])
+    evaluated(args)
     at_least_one(args, "steps", "checkpoint_every", *(["problems"] if args.problems else []))
     watch, reward = Watch(**given(args, Watch)), reward_of(args.reward) if args.reward else None
     task = task_of(args)
@@ -182,7 +179,7 @@ def run_train(args: argparse.Namespace) -> dict:
             resume=args.resume,
             checkpoint_every=args.checkpoint_every,
             evaluate_every=args.evaluate_every,
-            problems=LARGE_RUN["problems"] if args.model else 512,
+            problems=args.during,
             progress=not args.quiet,
             kind=kind,
         )
@@ -244,8 +241,9 @@ def beside(before: dict, after: dict) -> None:
 
 def run_preflight(args: argparse.Namespace) -> dict:
     """Print the report of the set-up that the flags ask for."""
-    given = [*(["samples"] if args.samples is not None else []), *(["test_problems"] if args.test_problems else [])]
-    at_least_one(args, "problems", "steps", *given)
+    evaluated(args)
+    counts = [*(["samples"] if args.samples is not None else []), *(["test_problems"] if args.test_problems else [])]
+    at_least_one(args, "problems", "steps", *counts)
     folder = output_folder(args.out) if args.out else None
     task = task_of(args)
     config = config_of(args, task)

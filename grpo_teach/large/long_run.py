@@ -172,10 +172,12 @@ class LongRun(Trainer):
         return found
 
     def identity(self) -> dict:
-        """The trainer's, and what of the watch changes the training."""
+        """The trainer's, what of the watch changes the training, and the rows scored at once: they change rounding."""
         changes = {name: getattr(self.watch, name) for name in ("schedule", "warmup", "mask_cut_off")}
         changes = {name: value for name, value in changes.items() if value != getattr(Watch, name)}
-        return super().identity() | changes | ({"steps": self.steps} if "schedule" in changes else {})
+        changes |= {"steps": self.steps} if "schedule" in changes else {}
+        scoring = getattr(self.models.policy, "scoring", None)
+        return super().identity() | changes | ({"rows_a_pass": scoring.rows_a_pass} if scoring else {})
 
     def state(self) -> dict:
         """The trainer's, the first evaluation and the best accuracy so far."""
