@@ -214,12 +214,12 @@ def run(args: argparse.Namespace) -> dict:
             print(f"{name:24}{result.get('stopped') or _line(result)}")
     else:
         study.under_cap()
-        found = beside_trl(study, args.seed)
-        records.write_json(
-            out / "trl.json", found | {"manifest": records.manifest(dataclasses.asdict(study), args.seed)}
-        )
+        about = {"manifest": records.manifest(dataclasses.asdict(study), args.seed)}
+        found = beside_trl(study, args.seed, lambda rows: records.write_json(out / "trl.json", rows | about))
         for name, result in found.items():
-            print(f"{name:24}{_line(result)}")
+            print(f"{name:24}{_line(result)}; learns in {result['learns_in']}, computes in {result['computes_in']}")
+        if len({result["learns_in"] for result in found.values()}) > 1:
+            print("What learns has not the same dtype in both: part of the difference is that.")
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Callable
 
 import torch
 from transformers import PrinterCallback, TrainerCallback
@@ -11,7 +12,7 @@ from transformers import PrinterCallback, TrainerCallback
 from grpo_teach.algorithms import ALGORITHMS
 from grpo_teach.clinic.cost import allocated_bytes, rehearse
 from grpo_teach.errors import InputError, needed
-from grpo_teach.large import adamw8bit, free_memory, load_large, nf4
+from grpo_teach.large import adamw8bit, free_memory, load_large, nf4, place
 from grpo_teach.policy import save_policy
 from grpo_teach.rewards import coin
 from grpo_teach.tasks import Problem, Task
@@ -94,10 +95,17 @@ def with_trl(folder: str, method: str, config, task: Task, tokenizer, dtype, dev
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     lengths = [row["completions/mean_length"] for row in trainer.state.log_history if "completions/mean_length" in row]
-    return {"peak_bytes": second.peak, "tokens_a_second": rows * lengths[1] / second.seconds}
+    found = {"peak_bytes": second.peak, "tokens_a_second": rows * lengths[1] / second.seconds}
+    return found | dtypes(trainer.model)
 
 
-def beside_trl(study, seed: int = 0) -> dict:
+def dtypes(policy) -> dict[str, str]:
+    """Of what learns and of the arithmetic: TRL makes a 4-bit model's adapter bfloat16, where ours stays float32."""
+    learns = {str(p.dtype).removeprefix("torch.") for p in policy.parameters() if p.requires_grad}
+    return {"learns_in": " ".join(sorted(learns)), "computes_in": str(policy.dtype).removeprefix("torch.")}
+
+
+def beside_trl(study, seed: int = 0, note: Callable[[dict], None] = lambda found: None) -> dict:
     """Peak bytes (None on a CPU) and tokens a second of the second step, here and in TRL, by ``"who method"``.
 
     Both load the same random weights from one folder, train an adapter of rank 16 with 8-bit AdamW, sample the same
@@ -107,10 +115,15 @@ def beside_trl(study, seed: int = 0) -> dict:
     Args:
         study: a ``Study`` of ``one_billion.py``.
         seed: of weights and sampling.
+        note: called with all rows so far after each: a later one may fail.
     Raises:
-        InputError: if TRL is missing, or the rows cannot be cut in passes of one size, which TRL needs.
+        InputError: if TRL is missing, the arithmetic would be float16, or the rows cannot be cut in passes of one
+            size, which TRL needs.
     """
     needed("trl")
+    if any(place(study.device, study.dtype, method)[1] == torch.float16 for method in study.methods):
+        reason = "its adapters become bfloat16, whose gradients float16's scaler refuses (huggingface/trl#4901)"
+        raise InputError(f"TRL cannot train 4-bit models in float16: {reason}; take --dtype float32")
     config, task, found = study.settings("grpo"), FixedLength(study.prompt_tokens), {}
     if config.prompts * config.group_size % study.rows_a_pass:
         raise InputError(f"prompts * group_size must be a multiple of rows_a_pass, {study.rows_a_pass}, for TRL")
@@ -124,9 +137,11 @@ def beside_trl(study, seed: int = 0) -> dict:
                 "peak_bytes": cost.measured_bytes if policy.device.type == "cuda" else None,
                 "tokens_a_second": cost.tokens_a_second,
                 "predicted_bytes": cost.predicted_bytes,
-            }
+            } | dtypes(policy)
+            note(found)
             where = policy.dtype, policy.device.type, study.rows_a_pass
             del policy, ours
             free_memory()
             found[f"trl {method}"] = with_trl(folder, method, config, task, tokenizer, *where)
+            note(found)
     return found

@@ -174,8 +174,20 @@ def test_the_whole_as_commands(capsys, shape, base, tmp_path):
     trl = results["trl",]
     assert set(trl) == {"grpo_teach qlora", "trl qlora"} and trl["grpo_teach qlora"]["predicted_bytes"] > 0
     assert all(row["tokens_a_second"] > 0 and row["peak_bytes"] is None for row in trl.values())
+    assert {row["learns_in"] for row in trl.values()} <= {"float32", "bfloat16"}
+    assert trl["grpo_teach qlora"]["learns_in"] == "float32"
     assert json.loads((tmp_path / "trl.json").read_text())["manifest"]["config"]["cap"] == 4 * 2**30
     assert set(results["compare", "--expect"]) == {"sft qlora", "policy_gradient qlora"}
+
+
+def test_what_was_measured_before_trl_failed_is_kept(monkeypatch, shape, tmp_path):
+    pytest.importorskip("trl")
+    monkeypatch.setattr("one_billion_trl.with_trl", lambda *_: 1 / 0)
+    ask = [*flags_of(tiny_study(shape, methods=("qlora",))), "--out", str(tmp_path), "--quiet"]
+    with pytest.raises(ZeroDivisionError):
+        main(["trl", *ask])
+    held = json.loads((tmp_path / "trl.json").read_text())
+    assert held["grpo_teach qlora"]["tokens_a_second"] > 0 and held["manifest"]["config"]["methods"] == ["qlora"]
 
 
 @pytest.mark.parametrize(
@@ -189,6 +201,7 @@ def test_the_whole_as_commands(capsys, shape, base, tmp_path):
         (["compare", "--learning-rate", "nan"], "learning_rate"),
         (["pretrain", "--model", "no/such/shape"], "no/such/shape"),
         (["trl", "--rows-a-pass", "3"], "rows_a_pass"),
+        (["trl", "--dtype", "float16"], "trl#4901"),
     ],
 )
 def test_bad_input_is_one_clear_line(capsys, tmp_path, monkeypatch, arguments, word):
