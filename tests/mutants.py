@@ -41,7 +41,7 @@ MATHEMATICS += ["process_rewards", "step_model"]
 FIRST = {  # what fails soonest, by the mutated file's folder or name
     "losses": ["losses", "aggregate", "shapes"],
     "advantages": ["advantages", "critic"],
-    "rollout": ["shapes", "rollout"],
+    "rollout": ["shapes", "rollout", "turns"],
     "score": ["shapes", "critic", "rollout"],
     "learner": ["critic"],
     "algorithms": ["shapes", "settings", "algorithms", "critic", "restated"],
@@ -57,6 +57,8 @@ OWN = {  # files of the laboratories, whose mistakes their own tests alone are t
     "r1/value.py": ["search_tree"],
     "r1/desk.py": ["search_tree"],
     "r1/search.py": ["search_tree"],
+    "large/long_run.py": ["long_run"],
+    "large/shared.py": ["shared_prompts"],
 }
 SECONDS = 60  # of processor time: a mutant that takes longer hangs, and has been noticed
 # Assertions as they stand and no search for what was left open: both take longer than the tests.
@@ -104,9 +106,10 @@ def what_they_run(tests: Path, names: list[str]) -> dict[str, str]:
 
 def digests(package: Path = PACKAGE, tests: Path = TESTS) -> dict[str, str]:
     """For each file a digest of all that decides whether its mutants are killed: its text, its mutations, the tests."""
-    mathematics, found = what_they_run(tests, MATHEMATICS), {}
+    found, runs = {}, {}
     for file, pairs in FILES.items():
-        run = what_they_run(tests, OWN[file]) if file in OWN else mathematics
+        names = tuple(sorted(tests_of(file)))
+        run = runs[names] = runs.get(names) or what_they_run(tests, list(names))
         decides = [(package / file).read_text(encoding="utf-8"), pairs, run]
         found[file] = hashlib.sha256(json.dumps(decides).encode()).hexdigest()
     return found

@@ -127,12 +127,22 @@ ROLLOUT = [
     ("positions(prompt_mask), prompt_mask", "positions(prompt_mask), torch.ones_like(prompt_mask)"),
     ("prompt_ids = prompt_ids.repeat_interleave(group_size, dim=0)", "prompt_ids = prompt_ids.repeat(group_size, 1)"),
     ("+ ids[going_on, 0]", "+ ids[: len(going_on), 0]"),
-    ("cache.batch_select_indices(stems)", "cache.batch_select_indices(stems.flip(0))"),
+    ("cache.reorder_cache(stems)", "cache.reorder_cache(stems.flip(0))"),
     ("if not torch.equal(stems,", "if len(stems) != len(logits) and not torch.equal(stems,"),
     ("policy.train(was_training)\n    return", "policy.train()\n    return"),
     ("prompt_ids.new_tensor(ends)", "prompt_ids.new_tensor([])"),
     ("prompt_ids.new_tensor(ends)", "prompt_ids.new_tensor(ends[:1])"),
     ("torch.ones(len(row), device=device)", "(row != tokenizer.eos_token_id).float()"),
+    ("end = [turn_end(tokenizer)]", "end = [tokenizer.eos_token_id]"),
+    ("end = [turn_end(tokenizer)]", "end = []"),
+    ("{tokenizer.eos_token_id, turn_end(tokenizer), *(", "{turn_end(tokenizer), *("),
+    ("{tokenizer.eos_token_id, turn_end(tokenizer), *(", "{tokenizer.eos_token_id, *("),
+    ("isinstance(named, int) else named or []", "isinstance(named, int) else []"),
+    ("[named] if isinstance(named, int) else", "[] if isinstance(named, int) else"),
+    ('.rpartition("~")[2]', '.partition("~")[0]'),
+    ("if i in special)", "if True)"),
+    ("(8, 0)), 0)", "(7, 0)), 0)"),
+    ("nn.functional.pad(mask, column)", "nn.functional.pad(mask, column, value=1)"),
 ]
 
 MASKED = "[result.masked_fill(part.mask == 0, 0.0) for result in found]"
@@ -143,7 +153,7 @@ SCORE = [
     ("rollouts.prompt_ids, rollouts.completion_ids, rollouts.lengths", "rollouts.prompt_ids, rollouts.lengths"),
     ("whole[which] for whole in found", "x[which if i else which.flip(0)] for i, x in enumerate(found)"),
     ("whole[which] for whole in found", "x[which.flip(0) if i else which] for i, x in enumerate(found)"),
-    ("else rows[needed]", "else rows[~needed]"),
+    ("else needed.nonzero()", "else (~needed).nonzero()"),
     ("torch.cat([rollouts.prompt_mask,", "torch.cat([torch.ones_like(rollouts.prompt_mask),"),
     ("[:, rollouts.prompt_ids.shape[1] - 1 :]", "[:, rollouts.prompt_ids.shape[1] - 2 : -1]"),
     ("[:, rollouts.prompt_ids.shape[1] - 1 :]", "[:, -rollouts.mask.shape[1] :].roll(-1, 1)"),
@@ -152,8 +162,8 @@ SCORE = [
     (MASKED, "[found[0], *(result.masked_fill(part.mask == 0, 0.0) for result in found[1:])]"),
     (MASKED, "[found[0].masked_fill(part.mask == 0, 0.0), *found[1:]]"),
     ("whole[rows, : part", "whole[rows.sort().values, : part"),
-    ("hidden if critic.trunk is None else hidden_states(critic.trunk, part)", "hidden"),
-    ("else hidden_states(critic.trunk, part)", "else hidden_states(critic.trunk if temperature else hidden, part)"),
+    ("hidden if critic.trunk is None else scoring.states(critic.trunk, part)", "hidden"),
+    ("else scoring.states(critic.trunk, part)", "else scoring.states(critic.trunk if temperature else hidden, part)"),
     ("if temperature is not None or critic.trunk is None:", "if True:"),
     ("critic.head(hidden.to(", "critic.head(hidden.roll(1, 1).to("),
     ("_in_passes(policy, critic, rollouts, None)[0]", "_in_passes(policy, critic, rollouts, 1.0)[0]"),
@@ -324,6 +334,36 @@ VERIFIER = [
     ("(1 - success) * false_positive", "success * false_positive"),
 ]
 
+LONG_RUN = [
+    ("min(1.0, (step + 1) / (warmup + 1))", "min(1.0, step / (warmup + 1))"),
+    ("min(1.0, (step + 1) / (warmup + 1))", "min(1.0, (step + 1) / max(1, warmup))"),
+    ("min(1.0, max(0, step - warmup)", "min(1.0, step"),
+    ("/ max(1, steps - warmup)", "/ steps"),
+    ("(1 + math.cos(math.pi * done)) / 2", "math.cos(math.pi * done / 2)"),
+    ('"linear": 1 - done', '"linear": 1 - done**2'),
+    ('group["lr"] = rate * factor', 'group["lr"] = self.rates[0] * factor'),
+    ("rollouts.mask * ended", "rollouts.mask * ~ended"),
+    ("if self.watch.mask_cut_off:", "if False:"),
+    ("if keep and found.accuracy > self.best", "if keep and found.accuracy < self.best"),
+    ("if keep and found.accuracy > self.best", "if keep"),
+    ("self.step % self.keep_every == 0", "self.step % self.keep_every == 1"),
+    ("0 < self.watch.max_hours <= hours", "0 <= self.watch.max_hours <= hours"),
+    ("self.stop.asked or", ""),
+    (">= first_step)", "> first_step)"),
+    ("texts[b], rewards[b], problems[b // group]", "texts[b], rewards[b], problems[b % len(problems)]"),
+    ("if value != getattr(Watch, name)", "if False"),
+]
+
+SHARED = [
+    ("cache.reorder_cache(which)", "cache.reorder_cache(which.flip(0))"),
+    ("ids[:, -1:], rollouts.completion_ids[:, :-1]", "ids[:, :1], rollouts.completion_ids[:, :-1]"),
+    ("texts[:, ids.shape[1] : -1]", "texts[:, ids.shape[1] + 1 :]"),
+    ("positions(seen)[:, -rest.shape[1] :]", "positions(seen)[:, : rest.shape[1]]"),
+    ('"attention_mask": seen', '"attention_mask": torch.ones_like(seen)'),
+    ('"position_ids": positions(mask_of_each)', '"position_ids": positions(torch.ones_like(mask_of_each))'),
+    ("if len(texts) == len(rollouts)", "if True"),
+]
+
 FILES = {
     "studies/exact.py": EXACT,
     "advantages.py": ADVANTAGES,
@@ -341,6 +381,8 @@ FILES = {
     "rewards/process.py": PROCESS,
     "rewards/step_model.py": STEP_MODEL,
     "rewards/verifier.py": VERIFIER,
+    "large/long_run.py": LONG_RUN,
+    "large/shared.py": SHARED,
     **R1,
     **SEARCH,
 }
