@@ -14,7 +14,7 @@ BOOK = $(BIN)/jupyter-book build . --toc book/_toc.yml --path-output book -W -n 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL = help
-.PHONY: help setup demo real lab book notebooks quick test full test-colab mutants lint
+.PHONY: help setup demo real lab book notebooks quick test full test-colab mutants lint wheel
 
 # Processes side by side with one thread each: with more they wait for each other.
 quick test full mutants test-colab: export OMP_NUM_THREADS = 1
@@ -46,6 +46,12 @@ book: $(READY) ## build the book into book/_build/html
 notebooks: $(READY) ## run the notebooks and store their outputs in them
 	$(BIN)/python book/store_outputs.py
 
+# setuptools would pack what an earlier build left in build/, removed modules too.
+wheel: .venv/bin/python ## build the package's wheel into dist
+	@rm -rf build
+	@$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+	@ls dist/grpo_teach-*.whl
+
 lint: $(READY) ## check the style
 	$(BIN)/ruff check .
 
@@ -72,9 +78,9 @@ full: test ## the same, and repeat what `make test` spares where nothing has cha
 mutants: $(READY) ## put every mistake into the mathematics, and note in tests/mutants.json what the tests catch
 	$(BIN)/python tests/mutants.py --workers $(JOBS)
 
-test-colab: .venv-colab/ready ## run tests and notebooks with the versions that Colab has
+test-colab: .venv-colab/ready ## run tests and notebooks as Colab would, with the versions that it has
 	.venv-colab/bin/pytest $(APART)
-	.venv-colab/bin/pytest $(NBVAL)
+	GRPO_TEACH_COLAB=1 .venv-colab/bin/pytest -n $(JOBS) tests/test_colab.py
 
 # The interpreter is tried only when an environment is made: one that exists is used as it is.
 %/bin/python:

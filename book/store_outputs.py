@@ -1,8 +1,8 @@
 """Run the notebooks and store their outputs: ``python book/store_outputs.py [NOTEBOOK ...]``.
 
 Run twice on one machine it writes the same bytes: fixed cell ids, no times, whitelisted metadata. It also
-writes the set-up cell of every notebook from ``book/setup_cell.py`` and the repository's address in
-``_config.yml``, so that each stands in one place.
+writes the set-up cell of every notebook from ``book/setup_cell.py``, the repository's address in ``_config.yml``
+and the package's version, so that each stands in one place. With ``--setup-only`` that is all it does.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from tqdm import tqdm
 
+from grpo_teach import __version__
+
 ROOT = Path(__file__).resolve().parent.parent
 CELL_METADATA = ("tags", "cellView", "jupyter", "mystnb")
 NOTEBOOK_METADATA = {
@@ -27,9 +29,10 @@ NOTEBOOK_METADATA = {
 
 
 def setup_source() -> str:
-    """The set-up cell, with the repository's address filled in."""
+    """The set-up cell, with the repository's address and the package's version filled in."""
     url = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
-    return (ROOT / "book" / "setup_cell.py").read_text().replace("REPOSITORY", url).strip()
+    template = (ROOT / "book" / "setup_cell.py").read_text()
+    return template.replace("REPOSITORY", url).replace("VERSION", __version__).strip()
 
 
 def normalise(notebook: nbformat.NotebookNode) -> None:
@@ -45,20 +48,21 @@ def normalise(notebook: nbformat.NotebookNode) -> None:
             output.pop("transient", None)
 
 
-def store(path: Path) -> None:
-    """Run one notebook and write it back with its outputs."""
+def store(path: Path, setup_only: bool = False) -> None:
+    """Run one notebook and write it back with its outputs, or with those it had."""
     notebook = nbformat.read(path, as_version=4)
     normalise(notebook)
-    client = NotebookClient(
-        notebook,
-        timeout=600,
-        record_timing=False,
-        store_widget_state=False,
-        coalesce_streams=True,
-        resources={"metadata": {"path": str(path.parent)}},
-    )
-    client.execute()
-    normalise(notebook)
+    if not setup_only:
+        client = NotebookClient(
+            notebook,
+            timeout=600,
+            record_timing=False,
+            store_widget_state=False,
+            coalesce_streams=True,
+            resources={"metadata": {"path": str(path.parent)}},
+        )
+        client.execute()
+        normalise(notebook)
     nbformat.validate(notebook)
     nbformat.write(notebook, path)
 
@@ -67,10 +71,12 @@ def main() -> int:
     os.environ["GRPO_TEACH_PROGRESS"] = os.devnull  # the stored notebooks are nobody's: nothing is solved in them
     parser = argparse.ArgumentParser(description=__doc__.split(":")[0])
     parser.add_argument("notebooks", nargs="*", type=Path, help="which; without any, all of notebooks/")
-    chosen = parser.parse_args().notebooks or sorted((ROOT / "notebooks").glob("*.ipynb"))
+    parser.add_argument("--setup-only", action="store_true", help="write the set-up cells; run nothing")
+    args = parser.parse_args()
+    chosen = args.notebooks or sorted((ROOT / "notebooks").glob("*.ipynb"))
     for path in tqdm(chosen):
         try:
-            store(path)
+            store(path, args.setup_only)
         except (OSError, CellExecutionError, nbformat.reader.NotJSONError) as error:
             print(f"error: {path}: {str(error).strip().splitlines()[-1]}; the notebook is as it was", file=sys.stderr)
             return 2
