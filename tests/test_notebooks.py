@@ -8,6 +8,8 @@ import nbformat
 import pytest
 import yaml
 
+from grpo_teach import __version__
+
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 ADDRESS = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
@@ -38,7 +40,14 @@ def test_the_set_up_cell_is_the_shared_one(notebook):
     template = (ROOT / "book" / "setup_cell.py").read_text().strip()
     first = notebook.cells[0]
     assert first.metadata.tags == ["remove-cell"]
-    assert first.source == template.replace("REPOSITORY", ADDRESS)
+    assert first.source == template.replace("REPOSITORY", ADDRESS).replace("VERSION", __version__)
+    assert f'"grpo-teach=={__version__}"' in first.source
+    assert f'"{ADDRESS}/archive/refs/tags/v{__version__}.zip"' in first.source
+    assert all(len(line) <= 120 for line in first.source.splitlines())
+
+
+def test_the_citation_names_the_same_version():
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == __version__
 
 
 def test_markdown_has_no_syntax_that_only_the_book_reads(notebook):
