@@ -85,7 +85,7 @@ def test_else_the_checkout_around_the_notebook(look, tmp_path):
 
 
 def test_else_the_wheel_beside_it(look):
-    asked, done = look([f"alone/{WHEEL}", "alone/another-1.0-py3-none-any.whl"], there=f"{WHEEL} {ON_PYPI}")
+    asked, done = look([f"alone/{WHEEL}", "alone/zebra-1.0-py3-none-any.whl"], there=f"{WHEEL} {ON_PYPI}")
     assert done.returncode == 0 and asked == [WHEEL]
 
 
