@@ -40,7 +40,7 @@ def ask(tmp_path, monkeypatch, capsys):
 
 def peak(**different):
     """The fewest free bytes that will do: nine tenths of them hold the ledger's peak with an evaluation before it."""
-    sizes = {"evaluated": 512, "rows_a_pass": 4} | different
+    sizes = {"evaluated": 256, "rows_a_pass": 4} | different
     return -(-ledger(**sizes).terms["total"] * 10 // 9)
 
 
@@ -83,7 +83,7 @@ def test_the_flags_that_fit_are_accepted_and_keep_what_a_kl_term_needs(ask):
 
 
 def test_an_evaluation_counts_where_the_run_asks_for_one(ask):
-    rows = ["--rows-a-pass", "64"]  # 512 problems at once, beside 8 rows to train on
+    rows = ["--rows-a-pass", "64"]  # 256 problems at once, beside 8 rows to train on
     asked, none = peak(rows_a_pass=64), peak(rows_a_pass=64, evaluated=0)
     assert asked > 2 * none
     assert ask(asked, *rows)[3] and not ask(asked - 2, *rows)[3]
@@ -94,7 +94,7 @@ def test_an_evaluation_counts_where_the_run_asks_for_one(ask):
 
 
 def test_a_tenth_of_what_is_free_is_kept(ask):
-    needed = ledger(evaluated=512, rows_a_pass=4).terms["total"]
+    needed = ledger(evaluated=256, rows_a_pass=4).terms["total"]
     code, _, err, loaded = ask(needed, "--rows-a-pass", "4")
     assert code == 2 and not loaded and "GiB free, of which a tenth is kept; nearest that fits" in err[0]
     cure = err[0].split("nearest that fits: ")[1].split()

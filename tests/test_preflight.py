@@ -247,7 +247,7 @@ def test_a_padded_column_is_no_token_of_the_longest_prompt(policy, tokenizer, mo
     [
         ([], 20 * 512 + 1024),  # 200 steps, every tenth
         (["--steps", "21"], 3 * 512 + 1024),  # before steps 0, 10 and 20
-        (["--steps", "21", "--evaluate-every", "0"], 1024),
+        (["--steps", "21", "--evaluate-every", "0"], 2 * 1024),  # before and after
         (["--steps", "4", "--evaluate-every", "2", "--test-problems", "0"], 2 * 512),
         (["--evaluate-every", "0", "--test-problems", "0"], 0),
         (["--steps", "1", "--addends", "2", "--test-problems", "5"], len(ChainSum(2).test_set(512)) + 5),

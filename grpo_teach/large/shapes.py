@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
@@ -24,11 +25,14 @@ HINTS = {  # a word of the Hub's message, and what helps
 
 
 def model_config(name: str | Path) -> PreTrainedConfig:
-    """The config of a model: one in ``SHAPES``, a folder's, or one from the Hub.
+    """The config of a model: one in ``SHAPES``, a folder's, one from the Hub, or of a saved adapter its base's.
 
     Raises:
         InputError: if there is none to be had.
     """
+    adapter = Path(name) / "adapter_config.json"
+    if adapter.exists():
+        name = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path") or name
     return loaded(AutoConfig, SHAPES.get(str(name), name))
 
 
