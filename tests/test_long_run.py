@@ -177,7 +177,7 @@ def test_the_best_policy_is_kept_and_the_latest(run, tmp_path, monkeypatch, toke
         return Evaluation(share, (0.0, 1.0), {1: share}, 1.0, 0.0, 8, 1, 1.0)
 
     monkeypatch.setattr(long_run, "evaluate", scripted)
-    trainer = run(evaluate_every=2, keep_every=4)
+    trainer = run(evaluate_every=2, keep_every=4, problems=512)  # as many as the loop asks
     assert trainer.best == 0.5 and trainer.before["accuracy"] == 0.2
     best, latest = (load_policy(tmp_path / "run" / name)[0] for name in ("best", "latest"))
     assert differences(dict(held[1]), dict(best.state_dict())) == []
@@ -187,10 +187,10 @@ def test_the_best_policy_is_kept_and_the_latest(run, tmp_path, monkeypatch, toke
 def test_the_evaluation_before_the_first_step_is_made_once(run, monkeypatch):
     calls = []
     monkeypatch.setattr(long_run, "evaluate", lambda *a, **k: calls.append(a[3]) or evaluate(*a, **k))
-    run("a", steps=1, problems=8)
-    run("b", steps=1, problems=8, evaluate_every=1)
-    run("c", steps=1)
-    assert calls == [8, 512]
+    for name, mine, every in (("a", 8, 0), ("b", 8, 1), ("c", 512, 1), ("d", 0, 0)):
+        before = run(name, steps=1, problems=mine, evaluate_every=every).before
+        assert before.get("problems", 0) == mine
+    assert calls == [8, 512, 8, 512]
 
 
 # What is written --------------------------------------------------------------------------------------------------

@@ -245,12 +245,13 @@ def test_a_padded_column_is_no_token_of_the_longest_prompt(policy, tokenizer, mo
 @pytest.mark.parametrize(
     "flags, asked",
     [
-        ([], 20 * 512 + 1024),  # 200 steps, every tenth
-        (["--steps", "21"], 3 * 512 + 1024),  # before steps 0, 10 and 20
+        ([], 20 * 512 + 2 * 1024),  # 200 steps, every tenth
+        (["--steps", "21"], 3 * 512 + 2 * 1024),  # before steps 0, 10 and 20
         (["--steps", "21", "--evaluate-every", "0"], 2 * 1024),  # before and after
         (["--steps", "4", "--evaluate-every", "2", "--test-problems", "0"], 2 * 512),
         (["--evaluate-every", "0", "--test-problems", "0"], 0),
-        (["--steps", "1", "--addends", "2", "--test-problems", "5"], len(ChainSum(2).test_set(512)) + 5),
+        (["--steps", "21", "--test-problems", "512"], 4 * 512),  # the one before is the loop's own
+        (["--steps", "1", "--addends", "2", "--test-problems", "5"], len(ChainSum(2).test_set(512)) + 2 * 5),
     ],
 )
 def test_the_command_counts_the_evaluations_of_the_run(monkeypatch, flags, asked):

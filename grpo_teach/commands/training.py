@@ -91,7 +91,8 @@ def evaluations(args: argparse.Namespace, task, at_the_end: int) -> list[int]:
     """The problems that each evaluation of a run asks: every ``--evaluate-every`` steps, before and after."""
     during = -(-args.steps // args.evaluate_every) if args.evaluate_every else 0
     sizes = {n: len(task.test_set(n)) for n in (args.during, at_the_end) if n}  # a test set may be smaller
-    return [sizes[n] for n in [args.during] * during + [at_the_end] * (1 if during else 2) if n]
+    apart = 1 if during and args.during == at_the_end else 2  # the first may be the one before
+    return [sizes[n] for n in [args.during] * during + [at_the_end] * apart if n]
 
 
 def fits(args: argparse.Namespace, config, task, asked: int = 0) -> None:

@@ -100,8 +100,8 @@ class LongRun(Trainer):
         keep_every: steps between two savings of ``latest/``.
         stop: asked after each step.
         progress: show a bar in evaluations.
-        problems: how many to ask before the first step, if the loop does not ask any then; 0 for none.
-        before: that evaluation, or the loop's own.
+        problems: how many to ask before the first step, unless the loop asks as many then itself; 0 for none.
+        before: that evaluation.
     """
 
     watch: Watch = field(default_factory=Watch)
@@ -166,7 +166,8 @@ class LongRun(Trainer):
             self.best = found.accuracy
             save_policy(self.models.policy, self.tokenizer, self.out / "best")
         if keep:
-            self.before = self.before or found.as_dict()
+            if self.step == 0 and problems == self.problems:
+                self.before = found.as_dict()
             self.board = self.board or Board(self.out, self.step)
             self.board.numbers({"evaluation": found.as_dict()}, self.step)
         return found
