@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import signal
+import time
 from functools import partial
 
 import pytest
@@ -237,18 +238,26 @@ def test_a_run_ends_by_the_clock_or_when_asked_with_a_checkpoint(run, tmp_path):
     assert trainer.step == 4  # the step that is under way is finished, and the question comes at its end
 
 
-def test_the_first_interrupt_asks_and_the_second_interrupts():
+@pytest.fixture
+def interruptible():
+    """A process that was started in the background may have been told to ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_the_first_interrupt_asks_and_the_second_interrupts(interruptible):
     before = signal.getsignal(signal.SIGINT)
     with stop_on_interrupt() as stop:
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.asked
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
-            signal.pause()
+            time.sleep(5)
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_a_command_that_is_interrupted_leaves_its_policy_and_goes_on(tmp_path, capsys, monkeypatch):
+def test_a_command_that_is_interrupted_leaves_its_policy_and_goes_on(tmp_path, capsys, monkeypatch, interruptible):
     step, out = LongRun.learn, tmp_path / "run"
     monkeypatch.setattr(
         LongRun, "learn", lambda self, *a: (self.step == 1 and os.kill(os.getpid(), 2), step(self, *a))[1]
