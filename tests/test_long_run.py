@@ -198,9 +198,9 @@ def test_the_evaluation_before_the_first_step_is_made_once(run, monkeypatch):
 
 
 def test_the_log_shows_completions_of_different_prompts_with_what_they_were_paid(run, tmp_path):
-    trainer = run(steps=1, asked={"completions": 3})
-    texts, problems, rewards = trainer.said
-    wanted = [f"=== step 0 paid {rewards[b]:g}, right is {problems[b // 4].answer}\n{texts[b]}\n" for b in (0, 4, 8)]
+    trainer = run(steps=1, asked={"completions": 5})
+    (texts, problems, rewards), rows = trainer.said, (0, 2, 4, 7, 9)  # of 3 prompts with 4 completions each
+    wanted = [f"=== step 0 paid {rewards[b]:g}, right is {problems[b // 4].answer}\n{texts[b]}\n" for b in rows]
     assert (tmp_path / "run" / "completions.txt").read_text() == "".join(wanted)
 
 
