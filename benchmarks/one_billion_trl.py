@@ -122,8 +122,8 @@ def beside_trl(study, seed: int = 0, note: Callable[[dict], None] = lambda found
     """
     needed("trl")
     if any(place(study.device, study.dtype, method)[1] == torch.float16 for method in study.methods):
-        reason = "its adapters become bfloat16, whose gradients float16's scaler refuses (huggingface/trl#4901)"
-        raise InputError(f"TRL cannot train 4-bit models in float16: {reason}; take --dtype float32")
+        reason = "a 4-bit model's adapter becomes bfloat16 there, which its scaler refuses (huggingface/trl#4901)"
+        raise InputError(f"beside TRL no float16: {reason}; take --dtype float32")
     config, task, found = study.settings("grpo"), FixedLength(study.prompt_tokens), {}
     if config.prompts * config.group_size % study.rows_a_pass:
         raise InputError(f"prompts * group_size must be a multiple of rows_a_pass, {study.rows_a_pass}, for TRL")

@@ -57,7 +57,8 @@ def main(argv: list[str] | None = None) -> int:
         print("error: the GPU's memory is full: ask for fewer rows a pass, prompts or new tokens", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
-        print("interrupted; --resume goes on from the last checkpoint", file=sys.stderr)
+        goes_on = "; --resume goes on from the last checkpoint" if "resume" in args else ""
+        print(f"interrupted{goes_on}", file=sys.stderr)
         return INTERRUPTED
     if args.json:
         print(json.dumps(result))

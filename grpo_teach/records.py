@@ -130,7 +130,7 @@ def load_checkpoint(path: Path) -> dict:
         with zipfile.ZipFile(path) as archive:  # torch itself does not compare the checksums
             if archive.testzip():
                 raise ValueError("some of its bytes have changed since it was written")
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=os.name != "nt")
         if not isinstance(state, dict) or "step" not in state:
             raise ValueError("it holds no training state")
         return state

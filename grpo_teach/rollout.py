@@ -87,8 +87,8 @@ def turn_end(tokenizer) -> int:
     if getattr(tokenizer, "chat_template", None):
         with suppress(Exception):  # a template may raise anything
             talk = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "~"}]
-            behind = tokenizer.apply_chat_template(talk, tokenize=False).rpartition("~")[2]
-            special = tokenizer.added_tokens_decoder
+            _, found, behind = tokenizer.apply_chat_template(talk, tokenize=False).rpartition("~")
+            special = {i for i, token in tokenizer.added_tokens_decoder.items() if found and token.special}
             return next(i for i in tokenizer.encode(behind, add_special_tokens=False) if i in special)
     return tokenizer.eos_token_id
 

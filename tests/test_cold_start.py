@@ -104,7 +104,12 @@ def test_a_template_that_asks_for_the_day_gives_the_same_task_tomorrow(monkeypat
 
 
 PAYS = """
+from __future__ import annotations
+from dataclasses import dataclass
 import torch
+@dataclass
+class Weights:
+    length: float = 1.0
 def length(completions, problems):
     return torch.tensor([float(len(text)) for text in completions]).reshape(len(problems), -1)
 not_a_function = 3

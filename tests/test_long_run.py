@@ -16,8 +16,9 @@ from states import differences, run_differences
 from grpo_teach import ALGORITHMS, ChainSum, InputError, evaluate, load_policy, sample, train
 from grpo_teach.__main__ import FINISHED, INTERRUPTED, main
 from grpo_teach.evaluate import Evaluation
-from grpo_teach.large import long_run
+from grpo_teach.large import load_large, long_run
 from grpo_teach.large.long_run import GREEDY, Board, LongRun, Stop, Watch, rate_factor, stop_on_interrupt
+from grpo_teach.policy import BASES
 from grpo_teach.rollout import Rollouts, ends, from_text
 
 SIZES = {"prompts": 3, "group_size": 4, "max_new_tokens": 5, "learning_rate": 1e-3}
@@ -38,7 +39,7 @@ def run(template, tokenizer, tmp_path):
         extra = ("keep_every", "stop", "problems")
         mine = {key: keywords.pop(key) for key in extra if key in keywords}
         folder, algorithm = tmp_path / out, ALGORITHMS[name]
-        kind = partial(LongRun, watch=Watch(**(asked or {})), steps=6, out=folder, **mine)
+        kind = partial(keywords.pop("made_by", LongRun), watch=Watch(**(asked or {})), steps=6, out=folder, **mine)
         keywords |= {"kind": kind} if watched else {}
         config = algorithm.Settings(**SIZES, **keywords.pop("settings", {}))
         policy = copy.deepcopy(template)
@@ -83,6 +84,21 @@ def test_every_group_of_the_optimizer_follows_the_schedule(run):
                   settings={"critic": "separate", "critic_learning_rate": 4e-3})  # fmt: skip
     assert seen == pytest.approx([1e-3 * (1 - i / 6) for i in range(6)])
     assert [group["lr"] for group in trainer.optimizer.param_groups] == pytest.approx([1e-3 / 6, 4e-3 / 6])
+
+
+def test_the_critics_head_start_is_at_its_full_rate_and_the_policys_warm_up_comes_after_it(run):
+    rates = []
+
+    class Note(LongRun):
+        def learn(self, *arguments):
+            rates.append([group["lr"] for group in self.optimizer.param_groups])
+            return super().learn(*arguments)
+
+    settings = {"critic": "separate", "critic_learning_rate": 4e-3, "critic_warmup": 2}
+    run(name="ppo", asked={"warmup": 3, "schedule": "linear"}, settings=settings, made_by=Note)
+    wanted = [rate_factor(step, 4, "linear", 3) for step in (0, 0, 0, 1, 2, 3)]  # 6 steps, 2 of them the critic's
+    assert [policy for policy, _ in rates] == pytest.approx([1e-3 * factor for factor in wanted])
+    assert [critic for _, critic in rates] == pytest.approx([4e-3, 4e-3] + [4e-3 * factor for factor in wanted[2:]])
 
 
 # It is the same run -----------------------------------------------------------------------------------------------
@@ -169,6 +185,23 @@ def test_greedily_every_token_is_the_likeliest(policy, tokenizer):
             assert policy(input_ids=ids).logits[0, -1].argmax() == rollouts.completion_ids[b, t]
 
 
+def test_an_adapter_of_another_scale_is_another_run(tmp_path, monkeypatch):
+    folder = BASES / "chain_sum"
+    held = {}
+    for alpha in (8, 16, 8):
+        policy, tokenizer = load_large(folder, "lora", "float32", "cpu", rank=4, alpha=alpha)
+        kind = partial(LongRun, steps=2, out=tmp_path)
+        grpo = ALGORITHMS["grpo"]
+        how = {"steps": 1 + bool(held), "out": tmp_path, "resume": True, "progress": False, "kind": kind}
+        asked = policy, tokenizer, ChainSum(2), grpo, grpo.Settings(**SIZES)
+        if alpha == 16:
+            with pytest.raises(InputError, match="lora_alpha"):
+                train(*asked, **how)
+        else:
+            held[alpha] = train(*asked, **how).step
+    assert held == {8: 2}
+
+
 def test_the_best_policy_is_kept_and_the_latest(run, tmp_path, monkeypatch, tokenizer):
     shares, held = iter([0.2, 0.5, 0.4]), []
 
@@ -231,7 +264,7 @@ def test_tensorboard_shows_each_row_once_after_a_kill_and_a_resume(tmp_path):
 
 def test_a_run_ends_by_the_clock_or_when_asked_with_a_checkpoint(run, tmp_path):
     trainer = run("clock", asked={"max_hours": 1e-9}, checkpoint_every=100)
-    assert trainer.step == 1 and trainer.stopped
+    assert trainer.step == 1 and trainer.stopped and (tmp_path / "clock" / "latest").exists()
     assert torch.load(tmp_path / "clock" / "checkpoint.pt", weights_only=True)["step"] == 1
     stop = Stop()
     trainer = run("asked", stop=stop, callbacks=[lambda row: setattr(stop, "asked", row["step"] == 2)])

@@ -100,13 +100,12 @@ def test_one_cold_start_serves_all_runs_and_the_seed_changes_the_training(stand_
     )
 
 
-def test_other_questions_at_the_end_need_no_other_training(stand_in, monkeypatch):
+def test_a_run_that_has_ended_leaves_nothing_and_is_made_again(stand_in, monkeypatch, tmp_path):
     stand_in.run(0)
+    assert not list((tmp_path / "cache").rglob("checkpoint.pt"))
     steps, train = [], real.train
     monkeypatch.setattr(real, "train", lambda *a, **k: train(*a, **k | {"callbacks": [steps.append]}))
-    replace(stand_in, problems=3, also_asked={"stories": [2, 1, 4]}).run(0)
-    assert steps == []
-    replace(stand_in, cold=1).run(0)
+    stand_in.run(0)
     assert len(steps) == 3
 
 

@@ -7,7 +7,7 @@ import torch
 from conftest import PROMPTS
 
 from grpo_teach import InputError, Scoring, sample, score_with_values
-from grpo_teach.large import Options
+from grpo_teach.large import Options, load_large
 from grpo_teach.large.shared import SharedPrompts
 from grpo_teach.policy import Critic
 
@@ -68,3 +68,12 @@ def test_checkpointing_and_a_shared_prompt_exclude_each_other():
     options = Options(share_prompts=True, checkpointing=False, rows_a_pass=9)
     assert options.scoring == SharedPrompts(9, options.chunk, False)
     assert replace(options, share_prompts=False).scoring == Scoring(9, options.chunk, False)
+
+
+def test_linear_attention_keeps_no_state_to_share(tmp_path):
+    from test_turns import MIXED
+
+    config = MIXED["qwen3_5"]()
+    config.vocab_size = 300
+    with pytest.raises(InputError, match="share_prompts.*linear attention"):
+        load_large(config, "full", "float32", "cpu", checkpointing=False, share_prompts=True, random_weights=True)

@@ -58,6 +58,8 @@ def test_a_demonstration_ends_as_the_chat_template_ends_a_turn():
     assert from_text(tokenizer, ["a"], ["b"]).completion_ids[0, -1] == END
     tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"  # nothing behind a turn
     assert turn_end(tokenizer) == tokenizer.eos_token_id
+    tokenizer.chat_template = "<|head|>{% for m in messages %}{{ m.role }}<|end|>{% endfor %}"  # drops what was said
+    assert turn_end(tokenizer) == tokenizer.eos_token_id
     tokenizer.chat_template = "{{ raise_exception('no assistant here') }}"
     assert turn_end(tokenizer) == tokenizer.eos_token_id
     tokenizer.chat_template = None

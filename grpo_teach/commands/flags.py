@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import json
 import re
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -119,8 +120,8 @@ def reward_of(text: str) -> Callable:
     where, _, name = text.rpartition(":")
     try:
         if where.endswith(".py"):
-            spec = importlib.util.spec_from_file_location(Path(where).stem, where)
-            module = importlib.util.module_from_spec(spec)
+            spec = importlib.util.spec_from_file_location(f"reward_{Path(where).stem}", where)
+            module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(module)
         else:
             module = importlib.import_module(where)
@@ -137,7 +138,7 @@ def task_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--policy", type=Path, help="folder of a policy; without it the shipped base")
     parser.add_argument("--task", choices=[*TASKS, "gsm8k"], default="chain_sum", help="what is asked")
     parser.add_argument("--addends", type=lengths, metavar="N[,N...]", help="digits in a chain sum; default 5")
-    parser.add_argument("--data", help="gsm8k's word problems: gsm8k, reasoning_gym, sample or a folder")
+    parser.add_argument("--data", help="gsm8k's word problems: gsm8k, reasoning_gym, stories, sample or a folder")
     parser.add_argument("--grade", choices=list(GRADES), help="gsm8k's reward; default strict")
     parser.add_argument("--system", metavar="TEXT", help="what gsm8k tells the model before each question")
     text = "for the chat template, as enable_thinking=false; each value is JSON"

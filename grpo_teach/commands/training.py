@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from functools import partial
 from pathlib import Path
 
@@ -96,18 +95,17 @@ def evaluations(args: argparse.Namespace, task, at_the_end: int) -> list[int]:
 
 
 def fits(args: argparse.Namespace, config, task, asked: int = 0) -> None:
-    """Refuse ``--model`` before it is loaded if the run will not fit; 64 prompts tell how long they are.
+    """Refuse ``--model`` before it is loaded if the run will not fit, by its longest prompt.
 
     Without ``--rows-a-pass`` take as many rows as fit. ``asked``: problems that the largest evaluation asks.
     """
     options = model_options(args)
     if options is not None:
-        prompts = [problem.prompt for problem in task.sample(64, torch.Generator().manual_seed(args.seed))]
+        known = getattr(task, "splits", None)  # of word problems every prompt, of others a few
+        problems = sum(known.values(), []) if known else task.sample(64, torch.Generator().manual_seed(args.seed))
+        prompts = [problem.prompt for problem in problems]
         longest = max(len(ids) for ids in chosen_tokenizer(args)(prompts)["input_ids"])
         rest = args.optimizer, not args.no_reference, longest, asked
-        held = vars(args).get("out") and args.out / "manifest.json"
-        if "rows_a_pass" not in args and vars(args).get("resume") and held.exists():  # more memory may be free now
-            args.rows_a_pass = json.loads(held.read_text())["config"]["rows_a_pass"]
         if "rows_a_pass" not in args:
             args.rows_a_pass = most_rows(args.model, args.algorithm, config, options, *rest)
             if not args.quiet:
@@ -188,13 +186,16 @@ def run_train(args: argparse.Namespace) -> dict:
     print(f"Policy: {args.out / 'policy'}" + (f" after {run.step} of {args.steps} steps" if run.stopped else ""))
     if stop.asked:
         raise KeyboardInterrupt
-    after = run.evaluate(args.problems, keep=False).as_dict() if args.problems else {}
+    alike = bool(args.evaluate_every) and args.problems == args.during  # then the last policy may be the best
+    after = run.evaluate(args.problems, keep=alike).as_dict() if args.problems else {}
     if after:
         beside(run.before, after)
     return after | {"before": run.before, "tokens": run.tokens, "steps": run.step, "seconds": round(run.seconds, 2)}
 
 
 def run_evaluate(args: argparse.Namespace) -> dict:
+    if args.greedy and args.temperature != 1.0:
+        raise InputError("give --greedy or --temperature, not both")
     folder = output_folder(args.out) if args.out else None
     task, (policy, tokenizer) = task_of(args), start(args)
     if args.checkpoint:

@@ -36,12 +36,14 @@ SCHEDULES = ("constant", "linear", "cosine")
 class Watch(Checked):
     """What a long run is asked for, beside its algorithm's settings."""
 
-    schedule: str = setting("constant", "of the learning rate: as it is, or falling to 0 at the last step", SCHEDULES)
+    schedule: str = setting("constant", "of the learning rate: as it is, or falling to 0 over the run", SCHEDULES)
     warmup: int = setting(0, "first steps over which the learning rate rises")
     mask_cut_off: bool = setting(False, "completions that were cut off teach nothing; their rewards count in the group")
     greedy: bool = setting(False, "each evaluation asks for the likeliest answers too")
     completions: int = setting(4, "how many of a step are written to completions.txt")
-    max_hours: float = setting(0.0, "end in good order after so many hours of training; 0 for no limit")
+    max_hours: float = setting(
+        0.0, "end in good order so many hours after the start, the last evaluation not counted; 0: never"
+    )
 
 
 def rate_factor(step: int, steps: int, schedule: str, warmup: int) -> float:
@@ -96,7 +98,7 @@ class LongRun(Trainer):
         watch: what is asked for.
         steps: of the whole run, for the schedule.
         out: the run's folder: ``completions.txt``, ``tensorboard/`` where it is installed, ``latest/`` and ``best/``:
-            the policy of the last checkpoint, and that of the evaluation with the highest accuracy.
+            the policy of the last checkpoint, and that of the loop's own evaluation with the highest accuracy.
         keep_every: steps between two savings of ``latest/``.
         stop: asked after each step.
         progress: show a bar in evaluations.
@@ -124,17 +126,21 @@ class LongRun(Trainer):
         step = self.step
         if step == 0 and self.problems and not self.before:
             self.before = self.evaluate(self.problems, keep=False).as_dict()
-        factor = rate_factor(step, self.steps, self.watch.schedule, self.watch.warmup)
-        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = rate * factor
+            if self.stop.asked:  # there is nothing yet that a step would save
+                raise KeyboardInterrupt
+        alone = self.config.critic_warmup  # steps from which the critic learns alone, at its full rate
+        factor = rate_factor(max(0, step - alone), self.steps - alone, self.watch.schedule, self.watch.warmup)
+        factors = [factor, 1.0 if step < alone else factor]
+        for group, rate, part in zip(self.optimizer.param_groups, self.rates, factors, strict=False):
+            group["lr"] = rate * part
         self.board = self.board or Board(self.out, step)
         row = super().train_step() | {"learning_rate": self.rates[0] * factor}
         self.board.numbers(row, step)
         self.board.completions(self._few(), step)
-        if self.step % self.keep_every == 0:
-            save_policy(self.models.policy, self.tokenizer, self.out / "latest")
         hours = (time.perf_counter() - self.began) / 3600
         self.stopped = self.stop.asked or 0 < self.watch.max_hours <= hours
+        if self.step % self.keep_every == 0 or self.stopped:
+            save_policy(self.models.policy, self.tokenizer, self.out / "latest")
         return row
 
     def rewarded(self, texts: list[str], problems: list) -> Tensor:
@@ -173,12 +179,13 @@ class LongRun(Trainer):
         return found
 
     def identity(self) -> dict:
-        """The trainer's, what of the watch changes the training, and the rows scored at once: they change rounding."""
+        """The trainer's, what of the watch changes the training, and the adapter's scale."""
         changes = {name: getattr(self.watch, name) for name in ("schedule", "warmup", "mask_cut_off")}
         changes = {name: value for name, value in changes.items() if value != getattr(Watch, name)}
         changes |= {"steps": self.steps} if "schedule" in changes else {}
-        scoring = getattr(self.models.policy, "scoring", None)
-        return super().identity() | changes | ({"rows_a_pass": scoring.rows_a_pass} if scoring else {})
+        adapter = getattr(self.models.policy, "peft_config", {}).get("default")
+        changes |= {"lora_alpha": adapter.lora_alpha} if adapter else {}
+        return super().identity() | changes
 
     def state(self) -> dict:
         """The trainer's, the first evaluation and the best accuracy so far."""
@@ -186,7 +193,8 @@ class LongRun(Trainer):
 
     def restore(self, state: dict) -> None:
         """The trainer's."""
-        super().restore(state)
+        unsaid = {name: value for name, value in self.identity().items() if name == "lora_alpha"}  # by older runs
+        super().restore(state | {"config": unsaid | state["config"]})
         self.before, self.best = state.get("before", {}), state.get("best", self.best)
 
     def _few(self) -> list[tuple[str, float, str]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 import time
 import zlib
 from dataclasses import dataclass, field
@@ -95,12 +96,13 @@ class Real:
         policy, tokenizer, task = self.start()
         rows, begun = [], time.perf_counter() - began
         if self.algorithm != "none":
-            trained = {name: value for name, value in vars(self).items() if name not in ASKED} | {"seed": seed}
-            about = zlib.crc32(json.dumps(trained, sort_keys=True).encode())
+            made = records.manifest({name: value for name, value in vars(self).items() if name not in ASKED}, seed)
+            about = zlib.crc32(json.dumps(made, sort_keys=True).encode())  # other code or versions: another run
+            folder = cache() / f"run-{about:08x}"
             algorithm = ALGORITHMS[self.algorithm]
             config = algorithm.Settings(max_new_tokens=self.limit, **self.settings)
             end = {"steps": self.steps, "tokens": self.tokens, "seed": seed}
-            kept = {"out": cache() / f"run-{about:08x}", "resume": True, "checkpoint_every": EVERY}
+            kept = {"out": folder, "resume": True, "checkpoint_every": EVERY}
             # The reference would be the model before its cold start, and cost a pass over each batch.
             rows = train(
                 policy, tokenizer, task, algorithm, config, **end, **kept, reference=False, progress=progress
@@ -114,6 +116,8 @@ class Real:
         last = rows[-1] if rows else {"tokens": 0, "seconds": 0.0}
         found |= {"tokens": last["tokens"], "steps": len(rows), "seconds": round(begun + last["seconds"], 1)}
         found["device"] = records.manifest({}, seed)["device"]
+        if self.algorithm != "none":
+            shutil.rmtree(folder)  # what is asked for again is made again
         curve = {name: [records.short(row.get(name, 0.0)) for row in rows] for name in (*CURVE, "tokens", "seconds")}
         return found | {"curve": curve}
 

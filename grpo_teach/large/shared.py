@@ -15,11 +15,12 @@ __all__ = ["SharedPrompts"]
 
 @dataclass(frozen=True)
 class SharedPrompts(Scoring):
-    """Of P prompts with G answers each, ``P * S + P * G * T`` tokens are read in place of ``P * G * (S + T)``.
+    """Of p prompts with b answers in a pass, ``p * S + b * T`` tokens are read in place of ``b * (S + T)``.
 
+    Rows are sorted by length, so it saves most where a whole batch is one pass. The byte ledger does not count it.
     The keys and values of a prompt go to each of its answers, and their gradients come back to it as a sum. Not
-    together with activation checkpointing, for which transformers gives up its cache. Source: the design of every
-    sampler with a prefix cache; here with gradient.
+    together with activation checkpointing, for which transformers gives up its cache, nor with linear attention,
+    whose state is written over as it is read.
     """
 
     def states(self, decoder: nn.Module, rollouts: Rollouts) -> Tensor:

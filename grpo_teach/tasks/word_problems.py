@@ -159,7 +159,7 @@ def load(source: str | Path) -> dict[str, list[dict]]:
         return rows
     if source == "stories":
         return {split: stories(split) for split in SIZES}
-    source = os.environ.get("GSM8K", source) if source == "gsm8k" else source
+    source = (os.environ.get("GSM8K") or source) if source == "gsm8k" else source
     try:
         if source != "gsm8k":
             folder = SAMPLE if source == "sample" else Path(source)
