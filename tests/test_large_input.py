@@ -13,7 +13,7 @@ from test_large import PROMPTS, SHAPE, SHAPES, tiny
 from tokenizers import processors
 from transformers import AutoTokenizer, LlamaForCausalLM, SeedOssConfig
 
-from grpo_teach import InputError, large, sample, score
+from grpo_teach import InputError, TrainingDiverged, large, sample, score
 from grpo_teach.commands.flags import chosen_model, model_flags
 from grpo_teach.large import adamw8bit, load, load_large, stand_in_tokenizer
 from grpo_teach.policy import save_policy
@@ -115,12 +115,30 @@ def seed_oss(**dropout):
 @pytest.mark.parametrize("checkpointing", [True, False])
 def test_a_model_that_scores_otherwise_than_it_samples_is_refused(method, dtype, checkpointing):
     asked = {"random_weights": True, "checkpointing": checkpointing}
-    with pytest.raises(InputError, match="seed_oss cannot be trained here: .* nats") as caught:
+    with pytest.raises(InputError, match="seed_oss: .* nats, so it cannot be trained here") as caught:
         load_large(seed_oss(residual_dropout=0.1), method, dtype, "cpu", **asked)
     assert "scored and scored in training mode differ" in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
     policy, _ = load_large(seed_oss(residual_dropout=0.0, attention_dropout=0.5), method, dtype, "cpu", **asked)
     assert not policy.training
+
+
+def test_in_16_bits_rounding_is_only_warned_of(monkeypatch, capsys):
+    monkeypatch.setitem(load.ROUNDED, torch.bfloat16, -1.0)
+    load_large(SHAPES["llama"], "lora", "bfloat16", "cpu", random_weights=True)
+    said = capsys.readouterr().err
+    assert "warning: llama: its log-probs sampled and scored differ by" in said and "dropout" not in said
+
+
+def test_what_overflows_in_float16_is_told_the_cure(monkeypatch):
+    def overflows(*_, **__):
+        raise TrainingDiverged("the log-probabilities of completion token 0 are not finite")
+
+    monkeypatch.setattr(load, "sample_ids", overflows)
+    with pytest.raises(InputError, match="float16; take float32"):
+        load_large(SHAPES["llama"], "lora", "float16", "cpu", random_weights=True)
+    with pytest.raises(InputError, match="no finite log-probs$"):
+        load_large(SHAPES["llama"], "lora", "float32", "cpu", random_weights=True)
 
 
 def test_a_model_whose_logits_are_changed_on_the_way_is_refused(monkeypatch):
@@ -131,7 +149,7 @@ def test_a_model_whose_logits_are_changed_on_the_way_is_refused(monkeypatch):
             return output
 
     monkeypatch.setattr(load, "random_model", lambda config, *rest: Doubled(config))
-    with pytest.raises(InputError, match="llama cannot be trained here: its log-probs sampled and scored differ"):
+    with pytest.raises(InputError, match="llama: its log-probs sampled and scored differ"):
         tiny(method="full")
 
 
