@@ -95,8 +95,8 @@ def test_the_critics_head_start_is_at_its_full_rate_and_the_policys_warm_up_come
             return super().learn(*arguments)
 
     settings = {"critic": "separate", "critic_learning_rate": 4e-3, "critic_warmup": 2}
-    run(name="ppo", asked={"warmup": 3, "schedule": "linear"}, settings=settings, made_by=Note)
-    wanted = [rate_factor(step, 4, "linear", 3) for step in (0, 0, 0, 1, 2, 3)]  # 6 steps, 2 of them the critic's
+    run(name="ppo", asked={"warmup": 1, "schedule": "linear"}, settings=settings, made_by=Note)
+    wanted = [rate_factor(step, 4, "linear", 1) for step in (0, 0, 0, 1, 2, 3)]  # 6 steps, 2 of them the critic's
     assert [policy for policy, _ in rates] == pytest.approx([1e-3 * factor for factor in wanted])
     assert [critic for _, critic in rates] == pytest.approx([4e-3, 4e-3] + [4e-3 * factor for factor in wanted[2:]])
 
