@@ -29,6 +29,7 @@ from grpo_teach.commands.flags import (
 from grpo_teach.errors import InputError
 from grpo_teach.evaluate import evaluate
 from grpo_teach.large import DTYPES, OPTIMIZERS
+from grpo_teach.large.cold_start import worked_solutions
 from grpo_teach.large.long_run import GREEDY, LongRun, Watch, stop_on_interrupt
 from grpo_teach.large.merge import merge
 from grpo_teach.policy import Models, save_policy
@@ -122,17 +123,13 @@ def run_supervise(args: argparse.Namespace) -> dict:
         raise InputError(f"{folder} already holds a policy: choose another folder")
     policy, tokenizer = start(args)
 
-    def draw(_: float, generator: torch.Generator) -> tuple[list[str], list[str]]:
-        problems = task.sample(args.batch, generator)
-        return [problem.prompt for problem in problems], [task.demonstration(problem) for problem in problems]
-
     def asked() -> dict:
         how = {"max_new_tokens": args.max_new_tokens or task.max_new_tokens, "progress": not args.quiet}
         return evaluate(policy, tokenizer, task, args.problems, **how).as_dict() if args.problems else {}
 
     before, optimizer = asked(), OPTIMIZERS[args.optimizer]
     run = {"steps": args.steps, "seed": args.seed, "optimizer": optimizer, "name": "cold start"}
-    rows = supervise(policy, tokenizer, draw, config, **run, progress=not args.quiet)
+    rows = supervise(policy, tokenizer, worked_solutions(task, args.batch), config, **run, progress=not args.quiet)
     save_policy(policy, tokenizer, folder / "policy")
     found = {"before": before, "after": asked(), "loss": rows[-1]["loss"], "tokens": rows[-1]["tokens"]}
     settings = {"steps": args.steps, "batch": args.batch, "learning_rate": args.learning_rate, "task": repr(task)}

@@ -20,6 +20,7 @@ from grpo_teach import records
 from grpo_teach.algorithms import ALGORITHMS, SFT
 from grpo_teach.evaluate import answers
 from grpo_teach.large import load_large
+from grpo_teach.large.cold_start import worked_solutions
 from grpo_teach.large.smollm2 import NAME, cache
 from grpo_teach.supervise import supervise
 from grpo_teach.tasks import WordProblems
@@ -75,12 +76,8 @@ class Real:
         policy, tokenizer = load_large(NAME, self.method, "float32", "cpu", **options)
         task = WordProblems(tokenizer, self.data, system=SYSTEM)
 
-        def draw(_: float, generator: torch.Generator) -> tuple[list[str], list[str]]:
-            problems = task.sample(BATCH, generator)
-            return [problem.prompt for problem in problems], [task.demonstration(problem) for problem in problems]
-
         if self.cold:
-            rate = SFT(learning_rate=self.cold_rate)
+            rate, draw = SFT(learning_rate=self.cold_rate), worked_solutions(task, BATCH)
             supervise(policy, tokenizer, draw, rate, steps=self.cold, seed=0, name="cold start", progress=False)
         return policy, tokenizer, task
 
