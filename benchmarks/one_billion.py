@@ -29,6 +29,7 @@ from grpo_teach.commands.flags import add_flags, given, size
 from grpo_teach.errors import InputError, TrainingDiverged
 from grpo_teach.evaluate import evaluate
 from grpo_teach.large import DTYPES, Options, adamw8bit, load_large, load_large_tokenizer, model_config
+from grpo_teach.large.cold_start import worked_solutions
 from grpo_teach.memory import Setup, Shape, predict
 from grpo_teach.policy import save_policy
 from grpo_teach.settings import Checked, setting
@@ -103,16 +104,13 @@ def pretrain(study: Study, out: Path, seed: int = 0, every: int = 100, progress:
     policy, tokenizer = study.load(study.model, "full", rows_a_pass=study.batch, random_weights=True, seed=seed)
     task, about = WordProblems(tokenizer, study.data), {name: getattr(study, name) for name in BASE} | {"seed": seed}
 
-    def draw(done: float, generator: torch.Generator) -> tuple[list[str], list[str]]:
-        problems = task.sample(study.batch, generator)
-        return [problem.prompt for problem in problems], [task.demonstration(problem) for problem in problems]
-
     def up_and_down(done: float) -> float:
         return min(20 * (done + 1e-3), 1 - done)
 
     run = {"tokens": study.tokens, "schedule": up_and_down, "seed": seed, "optimizer": adamw8bit, "about": about}
     run |= {"checkpoint": out / "pretraining.pt", "checkpoint_every": every, "name": "pretraining"}
-    rows = supervise(policy, tokenizer, draw, SFT(learning_rate=study.rate), **run, progress=progress)
+    draw, rate = worked_solutions(task, study.batch), SFT(learning_rate=study.rate)
+    rows = supervise(policy, tokenizer, draw, rate, **run, progress=progress)
     save_policy(policy, tokenizer, out / "base")
     policy.scoring = dataclasses.replace(policy.scoring, rows_a_pass=study.rows_a_pass)
     found = evaluate(policy, tokenizer, task, study.problems, max_new_tokens=study.max_new_tokens)

@@ -16,7 +16,7 @@ from grpo_teach import records
 from grpo_teach.clinic.cost import Cost, rehearse
 from grpo_teach.errors import InputError
 from grpo_teach.evaluate import answers, pass_at_k, wilson_interval
-from grpo_teach.rollout import ends
+from grpo_teach.large.long_run import ended
 from grpo_teach.train import adamw
 
 __all__ = ["Grade", "Preflight", "judge", "mixed_if_alike", "mixed_share", "preflight"]
@@ -265,9 +265,8 @@ def preflight(
             for b, (text, reward) in enumerate(zip(texts, task.reward(texts, part).flatten().tolist(), strict=True)):
                 for name, score in (task.figures(text, part[b // samples]) | {task.grade: reward}).items():
                     right.setdefault(name, []).append(score >= 1)
-            last = rollouts.completion_ids.gather(1, rollouts.lengths[:, None] - 1).squeeze(1)
             lengths += rollouts.lengths.tolist()
-            cut += (~torch.isin(last, last.new_tensor(ends(policy, tokenizer)))).tolist()
+            cut += (~ended(policy, tokenizer, rollouts)).flatten().tolist()
             prompt_tokens = max(prompt_tokens, int(rollouts.prompt_mask.sum(dim=1).max()))
             bar.update(len(part))
         evaluation_hours = asked * (time.perf_counter() - began) / len(lengths) / 3600

@@ -26,7 +26,7 @@ from grpo_teach.rollout import Rollouts, ends
 from grpo_teach.settings import Checked, setting
 from grpo_teach.train import Trainer
 
-__all__ = ["LongRun", "Stop", "Watch", "rate_factor", "stop_on_interrupt"]
+__all__ = ["LongRun", "Stop", "Watch", "ended", "rate_factor", "stop_on_interrupt"]
 
 GREEDY = 1e-6  # a temperature at which the likeliest token has all the probability
 SCHEDULES = ("constant", "linear", "cosine")
@@ -44,6 +44,12 @@ class Watch(Checked):
     max_hours: float = setting(
         0.0, "end in good order so many hours after the start, the last evaluation not counted; 0: never"
     )
+
+
+def ended(policy, tokenizer, rollouts: Rollouts) -> Tensor:
+    """Which completions end by themselves, [B, 1] of bool; the others were cut off."""
+    last = rollouts.completion_ids.gather(1, rollouts.lengths[:, None] - 1)
+    return torch.isin(last, last.new_tensor(ends(policy, tokenizer)))
 
 
 def rate_factor(step: int, steps: int, schedule: str, warmup: int) -> float:
@@ -155,9 +161,7 @@ class LongRun(Trainer):
         Source: DAPO (arXiv 2503.14476) section 3.4, overlong filtering.
         """
         if self.watch.mask_cut_off:
-            last = rollouts.completion_ids.gather(1, rollouts.lengths[:, None] - 1)
-            ended = torch.isin(last, last.new_tensor(ends(self.models.policy, self.tokenizer)))
-            rollouts = replace(rollouts, mask=rollouts.mask * ended)
+            rollouts = replace(rollouts, mask=rollouts.mask * ended(self.models.policy, self.tokenizer, rollouts))
         return super().learn(rollouts, rewards)
 
     def evaluate(self, problems: int, keep: bool = True) -> Evaluation:
