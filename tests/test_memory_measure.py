@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
+from transformers import AutoConfig
 
 from grpo_teach import InputError
 from grpo_teach.memory import STAYING, Setup, Shape, predict
@@ -121,6 +122,16 @@ def test_predictions_are_within_5_percent_of_what_is_measured_now(row):
         assert measured["bytes"][term] == pytest.approx(predict(setup).lines[term].value, rel=0.02, abs=2000), term
     assert measured["bytes"]["total"] == max(measured["phases"].values())
     assert measured["seconds"] > 0 and measured["tokens_a_second"] == pytest.approx(48 / measured["seconds"])
+
+
+def test_a_padding_token_of_zeros_in_a_deep_model_stops_no_measurement():
+    # The second prompt is the token 2 again and again; zeros there would grow by each norm's backward pass.
+    sizes = {"vocab_size": 512, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 30, "pad_token_id": 2}
+    sizes |= {"num_attention_heads": 2, "num_key_value_heads": 1, "initializer_range": 0.1, "rms_norm_eps": 1e-9}
+    config = AutoConfig.for_model("llama", **sizes)
+    setup = Setup(Shape.of(config), method="lora", dtype="float32", optimizer="adamw", prompts=2, group_size=2,
+                  prompt_tokens=6, max_new_tokens=4, checkpointing=False)  # fmt: skip
+    assert abs(beside(setup, measure(config, setup, "cpu"))["difference"]) < 0.1
 
 
 def test_an_evaluation_is_measured_as_predicted():

@@ -163,6 +163,9 @@ def built(config, setup: Setup, device: str) -> tuple[Models, nn.Module | None]:
     options = {"rank": setup.rank, "rows_a_pass": setup.rows_a_pass, "chunk": setup.chunk}
     options |= {"checkpointing": setup.checkpointing, "random_weights": True}
     policy, _ = load_large(config, setup.method, setup.dtype, device, **options)
+    embeddings = policy.get_input_embeddings()
+    if embeddings.padding_idx is not None:  # random weights have zeros there, through which gradients would overflow
+        nn.init.normal_(embeddings.weight.data[embeddings.padding_idx], std=config.initializer_range)
     critic = None if setup.critic == "none" else setup.critic
     models = Models.build(policy, critic, setup.reference != "none")
     if setup.reference == "copy" and setup.method != "full":  # beside an adapter the loop would share the weights
