@@ -26,7 +26,7 @@ def add(command) -> None:
     sub.add_argument("--fit", type=size, metavar="SIZE", help="16GiB, say: does it fit, and what would")
     sub.add_argument("--formulas", action="store_true", help="print every formula, and what its symbols stand for")
     sub.add_argument("--measure", action="store_true", help="run two steps with random weights, and compare")
-    sub.add_argument("--grid", choices=list(GRIDS), help="measure many set-ups: tiny, 1B, 1B with short texts")
+    sub.add_argument("--grid", choices=list(GRIDS), help="measure many set-ups: tiny, 1B, 1B with short texts, SmolLM2")
     sub.add_argument("--device", choices=("auto", "cpu", "cuda"), help="to measure on; default a GPU if there is one")
     sub.add_argument("--cap", type=size, metavar="SIZE", help="measure as if the GPU had no more than this")
     sub.add_argument("--out", type=Path, help="folder for memory.json; a grid there is gone on with")
