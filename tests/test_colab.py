@@ -111,6 +111,7 @@ def test_a_wheel_that_pip_refuses_is_not_passed_over_in_silence(look):
 
 LACKING = {"bitsandbytes", "math-verify", "reasoning-gym"}  # in tests/colab.txt beside what Colab has
 LACKING |= {"pydantic-monty", "pydantic-monty-client", "pydantic-monty-runtime"}
+LEDGER = {"07", "08"}  # chapters that print predicted bytes, of which some depend on the version of transformers
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +203,11 @@ def test_the_chapter_runs_whole_and_changes_no_package_of_colabs(path, tmp_path,
     folder = tmp_path / "alone"
     folder.mkdir()
     shutil.copy(wheel, folder)
-    shutil.copy(path, folder)
+    notebook = nbformat.read(path, as_version=4)
+    if path.stem[:2] in LEDGER:
+        for cell in notebook.cells:
+            cell.metadata["tags"] = [tag for tag in cell.metadata.get("tags", []) if tag != "nbval-check-output"]
+    nbformat.write(notebook, folder / path.name)
     done = run_notebook(python, folder / path.name)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
     after = packages(python)
