@@ -8,7 +8,7 @@ import sys
 
 import torch
 
-from grpo_teach.commands import memory, stages, studies, training
+from grpo_teach.commands import doctor, memory, stages, studies, training
 from grpo_teach.commands.flags import task_flags
 from grpo_teach.errors import InputError, TrainingDiverged
 
@@ -38,7 +38,7 @@ def parser() -> Parser:
             task_flags(sub)
         return sub
 
-    for family in (studies, training, stages, memory):
+    for family in (studies, training, doctor, stages, memory):
         family.add(command)
     return main
 
