@@ -100,7 +100,7 @@ WOBBLE = 0.2 + 0.02 * numpy.sin(numpy.arange(40) * 2.4)  # neither up nor down
         ("gradient_always_cut", {"grad_norm": 20.0}),
         ("gradient_grows", {"grad_norm": numpy.geomspace(0.1, 9, 40)}),
         ("entropy_gone", {"entropy": late(0.4, 0.001), "reward": WOBBLE, "accuracy": 0.2}),
-        ("entropy_rises", {"entropy": numpy.linspace(0.4, 1.2, 40)}),
+        ("entropy_rises", {"entropy": numpy.linspace(0.4, 1.2, 40), "reward": WOBBLE, "accuracy": 0.2}),
         ("length_at_limit", {"length": 32.0, "reward": WOBBLE, "accuracy": 0.2}),
         ("thinking_dies", {"thinks": numpy.linspace(0.5, 0.0, 40), "reward": WOBBLE, "accuracy": 0.2}),
         ("few_mixed_groups", {"mixed_groups": 0.02, "reward": WOBBLE / 10, "accuracy": 0.02}),
@@ -143,6 +143,22 @@ def test_sft_has_a_likelihood_and_the_others_have_not(signs):
 def test_a_run_that_was_solved_may_end_in_equal_rewards(signs):
     reward = numpy.minimum(1.0, numpy.linspace(0.2, 2.0, 40))
     assert signs(healthy(reward=reward, accuracy=reward, mixed_groups=1 - reward, grad_norm=1 - reward)) == []
+
+
+def test_a_sure_base_may_grow_less_sure_as_it_learns_and_a_good_one_surer_without_learning(signs):
+    assert signs(healthy(entropy=numpy.linspace(0.05, 0.15, 40))) == []
+    assert signs(healthy(entropy=late(0.1, 0.001), reward=0.7 + WOBBLE, accuracy=0.9)) == []
+
+
+def test_a_few_answers_prove_nothing(signs):
+    few, sure = CONFIG | {"prompts": 2, "group_size": 4}, {"entropy": 0.3, "accuracy": 0.0}
+    assert signs(healthy(10, reward=0.0, mixed_groups=0.0, **sure), few) == []
+    assert signs(healthy(80, reward=0.0, mixed_groups=0.0, **sure), few) == ["nothing_paid"]
+    assert signs(healthy(10, mixed_groups=0.0, reward=numpy.arange(10) % 2 / 8, **sure), few) == []
+
+
+def test_an_unknown_run_without_a_step_shows_nothing():
+    assert examine(Run([])) == examine(Run([{}])) == []
 
 
 def test_a_critics_warm_up_needs_no_policy_gradient(signs):

@@ -11,7 +11,7 @@ import numpy
 
 from grpo_teach.errors import InputError
 
-__all__ = ["Run", "read_run"]
+__all__ = ["EVALUATED", "Run", "read_run"]
 
 EVALUATED = {
     "accuracy": "accuracy",
@@ -50,18 +50,20 @@ class Run:
         size = max(3, len(known) // 5)
         return (known[:size].mean(), known[-size:].mean()) if len(known) >= 2 * size else (math.nan, math.nan)
 
-    def change(self, name: str) -> float:
-        """How far the last fifth lies above the first, in standard errors; NaN if the curve is too short.
+    def noise(self, name: str) -> float:
+        """The standard error of the difference of both ends.
 
         The noise of a step is read off successive differences, in which a trend hardly counts: their mean square is
         twice its variance (von Neumann, 1941).
         """
         known = self.known(name)
-        size, (first, last) = max(3, len(known) // 5), self.ends(name)
-        if not math.isfinite(first) or first == last:
-            return last - first
-        noise = numpy.square(numpy.diff(known)).mean() / 2
-        return float((last - first) / max(math.sqrt(2 * noise / size), 1e-12))
+        differences = numpy.diff(known)
+        return math.sqrt(numpy.square(differences).mean() / max(3, len(known) // 5)) if len(differences) else math.nan
+
+    def change(self, name: str) -> float:
+        """How far the last fifth lies above the first, in standard errors; NaN if the curve is too short."""
+        first, last = self.ends(name)
+        return (last - first) / max(self.noise(name), 1e-12) if math.isfinite(first) else math.nan
 
     def setting(self, name: str, default=math.nan):
         """A number of the manifest's."""

@@ -35,7 +35,7 @@ class Finding:
 def examine(run: Run) -> list[Finding]:
     """Every sign that a run shows."""
     with numpy.errstate(all="ignore"):
-        found = {name: look(run) for name, look in SIGNS.items()}
+        found = {name: look(run) for name, look in SIGNS.items() if run.rows}
     return [Finding(name, evidence) for name, evidence in found.items() if evidence]
 
 

@@ -23,6 +23,10 @@ def sign(look: Callable) -> Callable:
     return look
 
 
+def _answers(run: Run, unknown: int) -> float:
+    return run.setting("prompts", 1) * run.setting("group_size", unknown)
+
+
 def _on_policy(run: Run) -> bool:
     return run.setting("epochs") == run.setting("minibatches") == 1
 
@@ -53,12 +57,17 @@ def scoring_differs(run: Run, most: float = 1e-6) -> str | None:
 
 
 @sign
-def nothing_paid(run: Run, steps: int = 5) -> str | None:
-    """A reward that no longer varies holds nothing to learn from, unless it is the highest and was earned."""
+def nothing_paid(run: Run, answers: int = 500) -> str | None:
+    """A reward that no longer varies holds nothing to learn from, unless it is the highest and was earned.
+
+    Of 500 answers a policy that is right once in a hundred times would have had one paid.
+    """
     reward = run.known("reward")
     since = max([*numpy.flatnonzero(numpy.diff(reward)) + 1, 0])  # the step from which on it is the same
-    if len(reward) - since >= max(steps, len(reward) / 2) and (since == 0 or reward[-1] < reward.max()):
-        return f"reward is {reward[-1]:g} at each of the last {len(reward) - since} steps"
+    same = len(reward) - since
+    enough = same >= max(5, len(reward) / 2) and same * _answers(run, unknown=25) >= answers
+    if enough and (since == 0 or reward[-1] < reward.max()):
+        return f"reward is {reward[-1]:g} at each of the last {same} steps"
 
 
 @sign
@@ -87,8 +96,7 @@ def reward_falls(run: Run, kept: float = 0.5) -> str | None:
         return None
     means, zero = numpy.convolve(reward, numpy.ones(size) / size, "valid"), min(0.0, reward.min())
     best, steps = max((means.max(), size), (reward[0], 1))
-    answers = run.setting("prompts", 1) * run.setting("group_size", 1)
-    noise = max(numpy.square(numpy.diff(reward[-2 * size :])).mean() / 2, best * (1 - best) / answers)
+    noise = max(numpy.square(numpy.diff(reward[-2 * size :])).mean() / 2, best * (1 - best) / _answers(run, unknown=1))
     if means[-1] - zero < kept * (best - zero) and best - means[-1] > UNLIKELY * math.sqrt(
         noise / steps + noise / size
     ):
@@ -115,7 +123,7 @@ def kl_at_rest(run: Run, times: float = 3.0) -> str | None:
     if len(kl) >= 8 and (run["grad_norm"] > 0).any() and "lora_alpha" not in run.config:
         moved = [n for n in ("reward", "entropy", "length", "thinks") if abs(run.change(n)) > UNLIKELY]
         least = 1e-11 if moved else 1e-4 if "16" in str(run.config.get("dtype")) else 1e-6
-        late = numpy.median(kl[len(kl) // 2 :])
+        late = numpy.median(kl[len(kl) // 2 :]) if moved or len(kl) >= 20 else math.inf
         if late < max(least, times * min(kl[0], 0.01)):
             seen = f"while {', '.join(moved)} moved" if moved else "and neither reward, entropy nor length moved"
             return f"kl is {late:.2g} nats a token in the later half, {kl[0]:.2g} at the start, {seen}"
@@ -160,15 +168,15 @@ def gradient_grows(run: Run, times: float = 10.0) -> str | None:
     known = run["grad_norm"][run["grad_norm"] > 0]
     size = max(3, len(known) // 5)
     first, last = (numpy.median(part) if len(known) >= 2 * size else 0.0 for part in (known[:size], known[-size:]))
-    if last > times * first:
+    if last > times * first and last > 5 * run.setting("max_grad_norm", 1.0):
         return f"grad_norm grows from {first:.2g} to {last:.2g} (medians of {size} steps)"
 
 
 @sign
 def entropy_gone(run: Run, kept: float = 0.1) -> str | None:
     """The policy is sure of itself, and was not paid for it."""
-    first, last = run.ends("entropy")
-    if last < kept * first and run.change("reward") < UNLIKELY:
+    (first, last), (paid, later) = run.ends("entropy"), run.ends("reward")
+    if last < kept * first and run.change("reward") < UNLIKELY and later < min(0.8, max(1.5 * paid, paid + 0.1)):
         return f"entropy falls from {first:.2g} to {last:.2g} nats a token, and the reward does not rise"
 
 
@@ -176,7 +184,7 @@ def entropy_gone(run: Run, kept: float = 0.1) -> str | None:
 def entropy_rises(run: Run, times: float = 1.5) -> str | None:
     """Being paid for some answers makes a policy surer, not less sure."""
     first, last = run.ends("entropy")
-    if last > times * first and run.change("entropy") > UNLIKELY:
+    if last > times * first and run.change("entropy") > UNLIKELY and not run.change("reward") > UNLIKELY:
         return f"entropy rises from {first:.2g} to {last:.2g} nats a token"
 
 
@@ -197,11 +205,13 @@ def thinking_dies(run: Run, kept: float = 0.5) -> str | None:
 
 
 @sign
-def few_mixed_groups(run: Run, least: float = 0.1) -> str | None:
+def few_mixed_groups(run: Run, least: float = 0.1, groups: int = 100) -> str | None:
     """GRPO learns from groups of unequal rewards alone."""
-    mixed, reward = run.middle("mixed_groups"), run.known("reward")
-    if run.config.get("algorithm") == "GRPO" and mixed < least and len({*reward}) > 1 and reward.max() <= 0.8:
-        return f"in half of the steps at most {mixed:.2g} of the groups have unequal rewards (mixed_groups)"
+    mixed, reward = run.known("mixed_groups"), run.known("reward")
+    if run.config.get("algorithm") != "GRPO" or len(mixed) * run.setting("prompts", 1) < groups or not len(reward):
+        return None
+    if mixed.mean() < least and len({*reward}) > 1 and reward.max() <= 0.8:
+        return f"on average {mixed.mean():.2g} of the groups have unequal rewards (mixed_groups)"
 
 
 @sign
@@ -233,14 +243,20 @@ def paid_not_right(run: Run, follows: float = 0.25) -> str | None:
     """What is paid rises, and the share of held-out problems answered right does not follow."""
     known, (first, last) = run.known("accuracy"), run.ends("reward")
     if len(known) >= 3 and run.change("reward") > UNLIKELY and last - first > max(0.1, 0.5 * abs(first)):
-        gain = known[-max(1, len(known) // 3) :].mean() - known[0]
-        if gain < follows * min(last - first, 1.0):
+        gain, asked = known[-max(1, len(known) // 3) :].mean() - known[0], min([*run.known("graded"), 1000])
+        chance = math.sqrt(max(0.0, 2 * known[0] * (1 - known[0])) / max(1, asked))
+        if gain + chance < follows * min(last - first, 1.0):
             return f"reward rises from {first:.3g} to {last:.3g}, accuracy from {known[0]:.3g} by {gain:.3g}"
 
 
 @sign
 def no_progress(run: Run, steps: int = 30) -> str | None:
-    """So many steps with unequal rewards to learn from, and the reward is where it was."""
+    """So many steps with unequal rewards to learn from, and the reward is where it was.
+
+    Where a rise by 0.1 would drown in the noise, nothing is said.
+    """
     first, last = run.ends("reward")
+    if not run.noise("reward") < 0.05:
+        return None
     if len(run.rows) >= steps and run.change("reward") < 2 and run.middle("mixed_groups") > 0.1 and not last > 0.8:
         return f"reward is {first:.3g} in the first fifth of {len(run.rows)} steps and {last:.3g} in the last"
