@@ -8,6 +8,7 @@ import inspect
 import textwrap
 
 from grpo_teach.algorithms import ALGORITHMS
+from grpo_teach.algorithms.later import LATER
 
 __all__ = ["show_diff", "show_source", "source", "update_diff", "update_source"]
 
@@ -24,14 +25,14 @@ def source(function) -> str:
 
 def update_source(name: str) -> str:
     """The live source of an algorithm's ``update``, without its docstring."""
-    return source(ALGORITHMS[name].update)
+    return source((ALGORITHMS | LATER)[name].update)
 
 
 def update_diff(before: str, after: str) -> str:
     """Every line of ``after``'s update; ``+`` marks what is new and ``-`` what ``before`` had in its place.
 
     Args:
-        before, after: names in ``ALGORITHMS``.
+        before, after: names in ``ALGORITHMS`` or ``LATER``.
     """
     lines = difflib.ndiff(update_source(before).splitlines(), update_source(after).splitlines())
     return "\n".join(line for line in lines if not line.startswith("?"))
