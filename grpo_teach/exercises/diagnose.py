@@ -192,8 +192,8 @@ def _counter_example(compared: _Comparison) -> str:
     rows["got"] = got.shown or _numbers(got.value)
     if rows["expected"] == rows["got"] and compared.exercise.gradient:
         which = " and ".join(compared.exercise.gradient)
-        rows[f"expected gradient to {which}"] = ", ".join(map(_numbers, expected.gradients))
-        rows["got gradient"] = "none" if got.gradients is None else ", ".join(map(_numbers, got.gradients))
+        for label, found in ((f"expected gradient to {which}", expected), ("got gradient", got)):
+            rows[label] = "none" if found.gradients is None else ", ".join(map(_numbers, found.gradients))
     width = max(map(len, rows))
     return f"Smallest example ({case.label}):\n" + "\n".join(f"  {k:<{width}} = {v}" for k, v in rows.items())
 
