@@ -42,6 +42,7 @@ COURSE = {
     *("group_relative_advantages", "kl_k3", "aggregate_sequence_mean", "grpo_loss", "critic_bytes"),
     *("chunked_token_logprobs", "settings_that_fit", "strict_reward", "format_reward", "number_reward"),
     *("mixed_share", "bradley_terry_loss", "language_consistency", "keep_right", "distillation_loss", "majority_vote"),
+    *("asymmetric_clipped_loss", "sequence_ratio", "truncated_weight", "overlong_penalty"),
 }
 
 NAMES = [name for name, exercise in exercises.EXERCISES.items() if not isinstance(exercise, Prediction)]
