@@ -6,7 +6,7 @@ r"""RLOO: each answer against the mean of the *others*, with the ratio of the wh
     \quad A_i = R_i - \frac{1}{G-1}\sum_{j \ne i} R_j, \quad \rho_i = \prod_t \rho_{i,t}
 
 Book Eq. (3.6), the baseline, and (5.10), the ratio. Source: RLOO (arXiv 2402.14740), which takes one step a batch:
-there the ratio is 1 and the gradient that of ``A_i log pi(o_i)``. The clip for further steps is TRL's, in ``RLOOTrainer``.
+there the ratio is 1 and the gradient that of ``A_i log pi(o_i)``. Its clip for further steps is TRL's.
 Departs from both in one point: a KL term, if wanted, stands in the loss as in ``grpo.py``, not in the reward.
 """
 
