@@ -4,6 +4,7 @@ Each old text must occur exactly once in its file. They are the mistakes people 
 max, ddof 0, a shifted mask, KL upside down, a forgotten detach or temperature, a wrong normaliser.
 """
 
+from mutations_biases import FILES as BIASES
 from mutations_later import FILES as LATER
 from mutations_r1 import R1
 from mutations_search import SEARCH
@@ -388,6 +389,7 @@ FILES = {
     "large/long_run.py": LONG_RUN,
     "large/shared.py": SHARED,
     **LATER,
+    **BIASES,
     **R1,
     **SEARCH,
 }
