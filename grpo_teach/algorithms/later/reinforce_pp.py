@@ -4,7 +4,7 @@ r"""REINFORCE++ with a baseline: rewards against their group's mean, then the wh
     A_{i,t} = \frac{A'_i - \mathrm{mean}_\text{batch}(A')}{\mathrm{std}_\text{batch}(A')},
     \quad A'_i = R_i - \mathrm{mean}_\text{group}(R)
 
-Mean and deviation are taken over all tokens of the batch: book Eq. (4.10); the rest is ``grpo.py``. Where right answers
+Book Eq. (4.10): mean and deviation are taken over all tokens of the batch; the rest is ``grpo.py``. Where right answers
 are longer than wrong ones that mean is not 0, and even a group of equal rewards gets advantages.
 Source: REINFORCE++ (arXiv 2501.03262), its variant with a baseline; the mean over tokens is that of verl and OpenRLHF.
 Departs from the paper in one point: a KL term, if wanted, is ``grpo.py``'s.
