@@ -33,6 +33,6 @@ FILES = {
         ("(ratio > cap) | (ratio < 1 / cap)", "ratio > cap"),
         ("return problems, own", "return problems, rollouts"),
         ("output.logits / temperature", "output.logits * temperature"),
-        ("ordered.cumsum(dim=-1) - ordered >= top_p).scatter", "ordered.cumsum(dim=-1) >= top_p).scatter"),
+        ("ordered.cumsum(dim=-1) - ordered >= top_p", "ordered.cumsum(dim=-1) >= top_p"),
     ],
 }

@@ -92,6 +92,8 @@ def test_an_expected_loss_has_the_policy_gradient_where_nothing_moved():
     world, policy, rewards = DEEP, table(DEEP), right(DEEP)
     for loss in (gt.clipped_policy_loss, lambda n, o, a: gt.policy_gradient_loss(n, a)):
         found = weights.expected_loss(world, policy, policy.detach(), rewards, loss)
+        shifted = weights.expected_loss(world, policy, policy.detach(), rewards + 5, loss)
+        assert float(shifted) == pytest.approx(float(found))  # only what is above the mean counts
         (slope,) = torch.autograd.grad(found, policy)
         length = float(world.probabilities(policy) @ world.mask.sum(dim=1))
         torch.testing.assert_close(slope, -world.objective_gradient(policy, rewards) / length, rtol=1e-6, atol=1e-9)
@@ -187,6 +189,8 @@ def test_one_completion_by_hand():
     for correction, value in expected.items():
         found = sampler.gradient(world, policy, rewards, q, correction)
         assert found.tolist() == pytest.approx([value, -value]), correction
+    # The ratios are 0.625 and 2.5: beyond 1 / 1.5 and 1.5, so both are masked.
+    assert sampler.gradient(world, policy, rewards, q, "masked", cap=1.5).tolist() == [0.0, 0.0]
 
 
 # Dead groups ------------------------------------------------------------------------------------------------------

@@ -109,7 +109,7 @@ class Engine(nn.Module):
         logits = (logits / step).round() * step if step else logits
         if top_p < 1:
             ordered, order = logits.softmax(dim=-1).sort(dim=-1, descending=True)
-            out = (ordered.cumsum(dim=-1) - ordered >= top_p).scatter(-1, order, ordered.cumsum(-1) - ordered >= top_p)
-            logits = logits.masked_fill(out, NEVER)
+            out = ordered.cumsum(dim=-1) - ordered >= top_p  # what likelier tokens have is enough
+            logits = logits.masked_fill(out.scatter(-1, order, out), NEVER)
         output.logits = logits
         return output
