@@ -123,7 +123,9 @@ def test_a_reward_of_ones_own_pays_and_its_name_stands_in_the_manifest(tmp_path,
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert max(row["reward"] for row in rows) >= 1 and {row["reward"] for row in rows} != {0.0}
     assert json.loads((tmp_path / "run" / "manifest.json").read_text())["config"]["reward"] == "length"
+    (tmp_path / "ends.py").write_text("raise SystemExit(0)")
     for wrong, word in ((f"{tmp_path / 'mine.py'}:missing", "missing"), ("no_such_module:f", "no_such_module"),
+                        (f"{tmp_path / 'ends.py'}:f", "ends.py"),
                         (f"{tmp_path / 'mine.py'}:not_a_function", "no function"), ("mine", "mine")):  # fmt: skip
         capsys.readouterr()
         assert main([*asked[:-1], str(tmp_path / "other"), "--reward", wrong]) == 2
@@ -160,7 +162,8 @@ def test_alpha_and_targets_make_the_adapter_that_is_asked_for(model):
     assert {name.split(".")[-4] for name, p in policy.named_parameters() if p.requires_grad} == {"q_proj", "v_proj"}
 
 
-def test_a_target_that_is_no_layer_is_one_line(model, capsys, tmp_path):
+@pytest.mark.parametrize("target", ["no_such_layer", "lm_head"])  # the second is read without its adapter
+def test_a_target_that_cannot_be_one_is_one_line(target, model, capsys, tmp_path):
     asked = [
         "train",
         *ASKED,
@@ -174,8 +177,8 @@ def test_a_target_that_is_no_layer_is_one_line(model, capsys, tmp_path):
         "--device",
         "cpu",
     ]
-    assert main([*asked, "--targets", "no_such_layer", "--out", str(tmp_path)]) == 2
-    assert "no_such_layer" in capsys.readouterr().err.splitlines()[-1]
+    assert main([*asked, "--targets", target, "--out", str(tmp_path)]) == 2
+    assert {"lm_head": "output matrix"}.get(target, target) in capsys.readouterr().err.splitlines()[-1]
 
 
 # GSM8K's own files ------------------------------------------------------------------------------------------------

@@ -257,6 +257,9 @@ def test_tensorboard_shows_each_row_once_after_a_kill_and_a_resume(tmp_path):
     assert seen["evaluation/accuracy"] == [(2, 0.5)] and seen["evaluation/figures/strict"] == [(2, 0.25)]
     assert "completions/text_summary" in held.Tags()["tensors"]
     assert (tmp_path / "completions.txt").read_text().count("=== step 2 ") == 1
+    (tmp_path / "completions.txt").write_bytes(b"=== step 0 \xff\n=== step 2 said\n")  # cut within a character
+    Board(tmp_path, 2)
+    assert (tmp_path / "completions.txt").read_text() == "=== step 0 \ufffd\n"
 
 
 # Ending in good order ---------------------------------------------------------------------------------------------

@@ -126,7 +126,7 @@ def reward_of(text: str) -> Callable:
         else:
             module = importlib.import_module(where)
         reward = getattr(module, name)
-    except Exception as error:  # it is anybody's file
+    except (Exception, SystemExit) as error:  # it is anybody's file
         raise InputError(f"--reward {text}: {' '.join(str(error).split()) or type(error).__name__}") from error
     if not callable(reward):
         raise InputError(f"--reward {text}: {name} is no function of completions and problems")

@@ -219,7 +219,7 @@ class Board:
     def __init__(self, folder: Path, first_step: int):
         self.path, self.tensorboard = folder / "completions.txt", None
         folder.mkdir(parents=True, exist_ok=True)
-        held = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
+        held = self.path.read_text(encoding="utf-8", errors="replace") if self.path.exists() else ""
         later = (m.start() for m in re.finditer(r"^=== step (\d+) ", held, re.MULTILINE) if int(m[1]) >= first_step)
         self.path.write_text(held[: next(later, len(held))], encoding="utf-8")
         with suppress(ImportError):
