@@ -107,9 +107,7 @@ def load_large(
                 parameter.data = parameter.data.float()
                 parameter.requires_grad_(True)
         if hasattr(policy.get_output_embeddings(), "lora_A"):
-            raise InputError(
-                "scoring reads the output matrix itself and would miss an adapter beside it"
-            )
+            raise InputError("scoring reads the output matrix itself and would miss an adapter beside it")
     if options.checkpointing:
         # Renamed since transformers 5.15.
         enable = getattr(policy, "activation_checkpointing_enable", None) or policy.gradient_checkpointing_enable
