@@ -190,6 +190,6 @@ def read_metrics(path: Path) -> list[dict]:
     return rows
 
 
-def short(value):
-    """A number as a record keeps it: five digits of a float, anything else as it is."""
-    return float(f"{value:.5g}") if isinstance(value, float) else value
+def short(value, digits: int = 5):
+    """A number as a record keeps it: so many digits of a float, anything else as it is."""
+    return float(f"{value:.{digits}g}") if isinstance(value, float) else value

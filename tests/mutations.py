@@ -267,7 +267,7 @@ EXACT = [
     ("1.959964 * distances", "distances"),
     ("] + list(itertools.product(range(eos), repeat=longest))", "]"),
     ("torch.tensor([row[completion[:t]]", "torch.tensor([row[completion[:t][::-1]]"),
-    ("(each * self.mask).sum(dim=1)", "each.sum(dim=1)"),
+    ("torch.where(self.mask > 0, each, 0.0)", "each"),
     ("(self.probabilities(table) * rewards).sum()", "(self.probabilities(table).detach() * rewards).sum()"),
     ("(p.exp() * (p - q)).sum()", "(q.exp() * (p - q)).sum()"),
     ("(p.exp() * (p - q)).sum()", "(p.exp().detach() * (p - q)).sum()"),

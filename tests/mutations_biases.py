@@ -12,8 +12,8 @@ FILES = {
         ("(rewards - p @ rewards)", "rewards"),
     ],
     "biases/sampler.py": [
-        ("table.detach() / temperature", "table.detach() * temperature"),
-        ("ordered.cumsum(dim=-1) - ordered < top_p", "ordered.cumsum(dim=-1) < top_p"),
+        ("logits / temperature", "logits * temperature"),
+        ("ordered.cumsum(dim=-1) - ordered >= top_p", "ordered.cumsum(dim=-1) >= top_p"),
         ("(logits / step).round() * step", "(logits / step).round()"),
         ("(rewards - chance @ rewards)", "rewards"),
         ("(ratio <= cap) & (ratio >= 1 / cap)", "(ratio <= cap)"),
@@ -32,7 +32,7 @@ FILES = {
         ("copy.deepcopy(now) if updates else now", "now"),
         ("(ratio > cap) | (ratio < 1 / cap)", "ratio > cap"),
         ("return problems, own", "return problems, rollouts"),
-        ("output.logits / temperature", "output.logits * temperature"),
-        ("ordered.cumsum(dim=-1) - ordered >= top_p", "ordered.cumsum(dim=-1) >= top_p"),
+        ("trainer.models.policy = own", "pass"),
+        ("sampled_logits(output.logits, *self.changes)", "output.logits"),
     ],
 }

@@ -5,19 +5,14 @@ not its distance from 1; ``dr_grpo`` drops the length alone (``scale_rewards="no
 ``importance_sampling_level="sequence"`` with ``loss_type="grpo"``.
 """
 
-import copy
-
 import pytest
 import torch
 from conftest import REWARDS
-from test_trl_parity import LONGEST, batches, gradients  # noqa: F401
+from test_trl_parity import LONGEST, assert_close, batches, given, gradients, trainer_of  # noqa: F401
 
 from grpo_teach import group_relative_advantages, leave_one_out_advantages
 from grpo_teach.algorithms.later import LATER
 from grpo_teach.policy import Models
-
-trl = pytest.importorskip("trl", minversion="1.16")
-from datasets import Dataset  # noqa: E402
 
 CLIP = {"epsilon": 0.1, "epsilon_high": 0.15}
 SAME = {"clip_low": 0.1, "clip_high": 0.15}
@@ -35,48 +30,11 @@ PAIRS = {
 }
 
 
-def trainer_of(kind, template, tokenizer, folder, **arguments):
-    arguments = {
-        **arguments,
-        "output_dir": str(folder),
-        "beta": 0.0,
-        "num_generations": 4,
-        "max_completion_length": LONGEST,
-        "per_device_train_batch_size": 12,
-        "use_cpu": True,
-        "bf16": False,
-        "report_to": [],
-    }
-    trainer = getattr(trl, f"{kind}Trainer")(
-        model=copy.deepcopy(template),
-        reward_funcs=lambda completions, **_: [0.0] * len(completions),
-        args=getattr(trl, f"{kind}Config")(**arguments),
-        train_dataset=Dataset.from_dict({"prompt": ["1+2="] * 12}),
-        processing_class=tokenizer,
-    )
-    trainer.current_gradient_accumulation_steps = 1
-    trainer.model.train()
-    return trainer
-
-
 def ours(name, settings, policy, rollouts):
     algorithm = LATER[name]
     config = algorithm.Settings(prompts=3, group_size=4, max_new_tokens=LONGEST, **settings)
     loss, metrics = next(algorithm.update(Models(policy), rollouts, REWARDS, config))
     return gradients(loss, policy), metrics
-
-
-def assert_close(found, expected):
-    assert found.keys() == expected.keys()
-    largest = max(float(g.abs().max()) for g in expected.values())
-    assert largest > 1e-3
-    for name, gradient in expected.items():
-        assert float((found[name] - gradient).abs().max()) <= 2e-5 * largest, name
-
-
-def given(rollouts):
-    names = ("prompt_ids", "prompt_mask", "completion_ids")
-    return {name: getattr(rollouts, name) for name in names} | {"completion_mask": rollouts.mask}
 
 
 @pytest.mark.parametrize("name", PAIRS)

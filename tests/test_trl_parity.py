@@ -43,33 +43,54 @@ def batches(template, other_policy, tokenizer):
     return result
 
 
+def trainer_of(kind, template, tokenizer, folder, **asked):
+    """TRL's trainer of that kind around a copy of the policy."""
+    arguments = getattr(trl, f"{kind}Config")(
+        output_dir=str(folder),
+        beta=0.0,  # a trainer with a reference model wants one from the hub; a test may switch the term on
+        max_completion_length=LONGEST,
+        num_generations=4,
+        per_device_train_batch_size=12,
+        use_cpu=True,
+        bf16=False,
+        report_to=[],
+        **asked,
+    )
+    trainer = getattr(trl, f"{kind}Trainer")(
+        model=copy.deepcopy(template),
+        reward_funcs=lambda completions, **_: [0.0] * len(completions),
+        args=arguments,
+        train_dataset=Dataset.from_dict({"prompt": PROMPTS * 4}),
+        processing_class=tokenizer,
+    )
+    trainer.current_gradient_accumulation_steps = 1
+    trainer.model.train()
+    return trainer
+
+
+def given(rollouts):
+    """What TRL wants to know of a batch, under its names."""
+    names = ("prompt_ids", "prompt_mask", "completion_ids")
+    return {name: getattr(rollouts, name) for name in names} | {"completion_mask": rollouts.mask}
+
+
+def assert_close(found, expected):
+    """Gradients agree, and there are some."""
+    assert found.keys() == expected.keys()
+    largest = max(float(g.abs().max()) for g in expected.values())
+    assert largest > 1e-3
+    for name, gradient in expected.items():
+        assert float((found[name] - gradient).abs().max()) <= 2e-5 * largest, name
+
+
 @pytest.fixture(scope="module")
 def trainers(template, tokenizer, tmp_path_factory):
     """One TRL trainer for each loss and temperature, around the same policy."""
 
     def build(loss_type, temperature):
-        arguments = trl.GRPOConfig(
-            output_dir=str(tmp_path_factory.mktemp("trl")),
-            loss_type=loss_type,
-            temperature=temperature,
-            beta=0.0,  # a trainer with a reference model wants one from the hub; the term is switched on below
-            use_bias_correction_kl=False,  # the paper's KL term
-            max_completion_length=LONGEST,
-            num_generations=4,
-            per_device_train_batch_size=12,
-            use_cpu=True,
-            bf16=False,
-            report_to=[],
-        )
-        trainer = trl.GRPOTrainer(
-            model=copy.deepcopy(template),
-            reward_funcs=lambda completions, **_: [0.0] * len(completions),
-            args=arguments,
-            train_dataset=Dataset.from_dict({"prompt": PROMPTS * 4}),
-            processing_class=tokenizer,
-        )
-        trainer.current_gradient_accumulation_steps = 1
-        return trainer
+        asked = {"loss_type": loss_type, "temperature": temperature}
+        asked |= {"use_bias_correction_kl": False}  # the paper's KL term
+        return trainer_of("GRPO", template, tokenizer, tmp_path_factory.mktemp("trl"), **asked)
 
     return {key: build(*key) for key in itertools.product(OURS, (1.0, 0.7))}
 
@@ -104,27 +125,18 @@ def test_gradients(trainers, batches, policy, other_policy, loss_type, beta, cli
 
     trainer = trainers[loss_type, temperature]
     trainer.beta, (trainer.epsilon_low, trainer.epsilon_high) = beta, clip
-    inputs = {
-        "prompt_ids": rollouts.prompt_ids,
-        "prompt_mask": rollouts.prompt_mask,
-        "completion_ids": rollouts.completion_ids,
-        "completion_mask": rollouts.mask,
+    inputs = given(rollouts) | {
         "advantages": group_relative_advantages(batch.rewards).flatten(),
         "num_items_in_batch": rollouts.mask.sum(),
         "ref_per_token_logps": batch.reference,
     }
     if on_or_off == "off-policy":
         inputs["old_per_token_logps"] = rollouts.old_logprobs
-    trainer.model.train()
     theirs = gradients(trainer._compute_loss(trainer.model, inputs), trainer.model)
     bound = trainer._metrics["train"]["clip_ratio/region_mean"][-1]
     assert (bound > 0.05) == (on_or_off == "off-policy"), "the clip should bind off-policy"
 
-    assert ours.keys() == theirs.keys()
-    largest = max(float(g.abs().max()) for g in theirs.values())
-    assert largest > 1e-3
-    for name, gradient in theirs.items():
-        assert float((ours[name] - gradient).abs().max()) <= 2e-5 * largest, name
+    assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("scale", ["group", "batch", "none"])

@@ -10,34 +10,43 @@ from torch import Tensor
 
 from grpo_teach.algorithms.later.formulas import truncated_weight
 
-__all__ = ["CORRECTIONS", "gradient", "kept_mass", "mean_ratio", "sampled_table"]
+__all__ = ["CORRECTIONS", "gradient", "kept_mass", "mean_ratio", "sampled_logits", "sampled_table"]
 
 CORRECTIONS = ("none", "token weights", "capped weights", "masked", "sequence weight", "renormalised")
 
 
-def sampled_table(table: Tensor, temperature: float = 1.0, top_p: float = 1.0, step: float = 0.0) -> Tensor:
-    """The log-probs with which an engine samples that does something else than the policy says.
+def sampled_logits(
+    logits: Tensor, temperature: float = 1.0, top_p: float = 1.0, step: float = 0.0, never: float = -torch.inf
+) -> Tensor:
+    """The logits with which an engine samples that does something else than the policy says.
 
     Args:
-        table: [S, V], the policy's logits.
+        logits: [..., V], the policy's.
         temperature: the engine divides the logits by it.
         top_p: the engine keeps the likeliest tokens until their mass reaches this, the last one included, and
             renormalises.
         step: the engine's logits are rounded to multiples of it, as by numbers of few bits; 0 for none.
+        never: the logit of a token outside the nucleus.
     Returns:
-        [S, V] in nats; minus infinity for a token that is never sampled.
+        [..., V].
     """
-    logits = table.detach() / temperature
-    logprobs = torch.log_softmax((logits / step).round() * step if step else logits, dim=-1)
-    ordered, order = logprobs.exp().sort(dim=-1, descending=True)
-    kept = torch.zeros_like(ordered).scatter(-1, order, (ordered.cumsum(dim=-1) - ordered < top_p).to(ordered.dtype))
-    return torch.log_softmax(logprobs.masked_fill(kept == 0, -torch.inf), dim=-1)
+    logits = logits / temperature
+    logits = (logits / step).round() * step if step else logits
+    if top_p < 1:
+        ordered, order = logits.softmax(dim=-1).sort(dim=-1, descending=True)
+        out = ordered.cumsum(dim=-1) - ordered >= top_p  # what likelier tokens have is enough
+        logits = logits.masked_fill(out.scatter(-1, order, out), never)
+    return logits
 
 
-def _tokens(world, logprobs: Tensor) -> Tensor:
-    """[N, T] of each completion's tokens under a table of log-probs; 0 in the padding."""
-    each = logprobs[world.states].gather(-1, world.ids.unsqueeze(-1)).squeeze(-1)
-    return torch.where(world.mask.bool(), each, 0.0)
+def sampled_table(table: Tensor, **changed: float) -> Tensor:
+    """[S, V] log-probs of :func:`sampled_logits`, in nats; minus infinity for a token that is never sampled.
+
+    Args:
+        table: [S, V], the policy's logits.
+        changed: ``temperature``, ``top_p``, ``step``.
+    """
+    return torch.log_softmax(sampled_logits(table.detach(), **changed), dim=-1)
 
 
 def mean_ratio(world, table: Tensor, sampler: Tensor) -> float:
@@ -51,13 +60,13 @@ def mean_ratio(world, table: Tensor, sampler: Tensor) -> float:
         sampler: [S, V], log-probs, as :func:`sampled_table` gives them.
     Source: book Eq. (12.11).
     """
-    policy, q = _tokens(world, table.detach().log_softmax(-1)).sum(dim=1), _tokens(world, sampler).sum(dim=1)
+    policy, q = world.sequence_logprobs(table.detach()), world.sequence_logprobs(sampler)
     return float(torch.where(q > -torch.inf, q.exp() * (policy - q).exp(), 0.0).sum())
 
 
 def kept_mass(world, table: Tensor, sampler: Tensor) -> float:
     """The policy's probability of all completions that the sampler may draw, by adding them up."""
-    possible = _tokens(world, sampler).sum(dim=1) > -torch.inf
+    possible = world.sequence_logprobs(sampler) > -torch.inf
     return float(world.probabilities(table.detach())[possible].sum())
 
 
@@ -84,10 +93,10 @@ def gradient(world, table: Tensor, rewards: Tensor, sampler: Tensor, correction:
     Source: book Eq. (12.10).
     """
     table = table.detach().requires_grad_()
-    q = _tokens(world, sampler)
+    q = world.token_logprobs(sampler)
     chance = q.sum(dim=1).exp()
     scored = {"renormalised": table.masked_fill(sampler == -torch.inf, -torch.inf)}.get(correction, table)
-    logprobs = _tokens(world, torch.log_softmax(scored, dim=-1))
+    logprobs = world.token_logprobs(scored)
     possible = (chance > 0).unsqueeze(1)
     logprobs, q = (torch.where(possible, x, 0.0) for x in (logprobs, q))
     ratio, ones = (logprobs - q).exp().detach(), torch.ones_like(q)

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from grpo_teach.rollout import sample
+from grpo_teach.biases.sampler import sampled_logits
 from grpo_teach.score import score
 from grpo_teach.train import Trainer
 
@@ -37,11 +37,7 @@ def stale(updates: int, rescored: bool = False) -> type[Trainer]:
         def sample(self):
             now = self.models.policy
             self.past.append(copy.deepcopy(now) if updates else now)
-            self.models.policy = self.past[0]
-            try:
-                problems, rollouts = super().sample()
-            finally:
-                self.models.policy = now
+            problems, rollouts = _sampled_by(self.past[0], self)
             return problems, _rescored(now, rollouts, self.config) if rescored else rollouts
 
     return Stale
@@ -63,10 +59,7 @@ def elsewhere(
 
     class Elsewhere(Trainer):
         def sample(self):
-            problems = self.task.sample(self.config.prompts, self.prompt_generator)
-            engine = Engine(self.models.policy, temperature, top_p, step)
-            sizes = self.config.group_size, self.config.max_new_tokens, self.config.temperature
-            rollouts = sample(engine, self.tokenizer, [problem.prompt for problem in problems], *sizes)
+            problems, rollouts = _sampled_by(Engine(self.models.policy, temperature, top_p, step), self)
             own = _rescored(self.models.policy, rollouts, self.config)
             if corrected == "none":
                 return problems, own
@@ -81,6 +74,15 @@ def elsewhere(
             return super().learn(rollouts, rewards)
 
     return Elsewhere
+
+
+def _sampled_by(policy, trainer: Trainer):
+    """The trainer's next problems, and completions by another policy than its own."""
+    own, trainer.models.policy = trainer.models.policy, policy
+    try:
+        return Trainer.sample(trainer)
+    finally:
+        trainer.models.policy = own
 
 
 @torch.no_grad()
@@ -100,16 +102,10 @@ class Engine(nn.Module):
 
     def __init__(self, policy, temperature: float = 1.0, top_p: float = 1.0, step: float = 0.0):
         super().__init__()
-        self.policy, self.changes = policy, (temperature, top_p, step)
+        self.policy, self.changes = policy, (temperature, top_p, step, NEVER)
         self.device, self.generation_config = policy.device, policy.generation_config
 
     def forward(self, **asked):
-        output, (temperature, top_p, step) = self.policy(**asked), self.changes
-        logits = output.logits / temperature
-        logits = (logits / step).round() * step if step else logits
-        if top_p < 1:
-            ordered, order = logits.softmax(dim=-1).sort(dim=-1, descending=True)
-            out = ordered.cumsum(dim=-1) - ordered >= top_p  # what likelier tokens have is enough
-            logits = logits.masked_fill(out.scatter(-1, order, out), NEVER)
-        output.logits = logits
+        output = self.policy(**asked)
+        output.logits = sampled_logits(output.logits, *self.changes)
         return output

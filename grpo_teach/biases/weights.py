@@ -90,14 +90,8 @@ def expected_loss(world, table: Tensor, old: Tensor, rewards: Tensor, token_loss
     """
     p = world.probabilities(old).detach()
     advantages = (rewards - p @ rewards).unsqueeze(1) * world.mask
-    loss = token_loss(token_table(world, table), token_table(world, old).detach(), advantages)
+    loss = token_loss(world.token_logprobs(table), world.token_logprobs(old).detach(), advantages)
     return (p.unsqueeze(1) * loss * world.mask).sum() / (p.unsqueeze(1) * world.mask).sum()
-
-
-def token_table(world, table: Tensor) -> Tensor:
-    """[N, T] the log-prob of each completion's tokens, in nats; 0 in the padding."""
-    each = torch.log_softmax(world.logits(table), dim=-1).gather(-1, world.ids.unsqueeze(-1)).squeeze(-1)
-    return each * world.mask
 
 
 def ratio_spread(world, table: Tensor, old: Tensor) -> dict[int, tuple[float, float]]:
@@ -112,7 +106,7 @@ def ratio_spread(world, table: Tensor, old: Tensor) -> dict[int, tuple[float, fl
         By length, tokens: ``(of the product, of the geometric mean)``.
     """
     with torch.no_grad():
-        log_ratio = (token_table(world, table) - token_table(world, old)).sum(dim=1)
+        log_ratio = world.sequence_logprobs(table) - world.sequence_logprobs(old)
         p, lengths = world.probabilities(old), world.mask.sum(dim=1)
     found = {}
     for n in range(1, world.longest + 1):

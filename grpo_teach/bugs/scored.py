@@ -8,6 +8,7 @@ from grpo_teach.bugs.injections import BUGS
 from grpo_teach.clinic.curves import Run
 from grpo_teach.clinic.doctor import examine
 from grpo_teach.evaluate import wilson_interval
+from grpo_teach.records import short
 
 __all__ = ["Share", "all_runs", "baseline", "doctor", "flagged", "packed", "share", "unpacked"]
 
@@ -17,11 +18,7 @@ Share = tuple[int, int, float, float]
 def packed(rows: list[dict]) -> dict[str, list]:
     """Curves by name, three digits a number; None where a step has none."""
     names = sorted({name for row in rows for name in row})
-    return {name: [_three(row.get(name)) for row in rows] for name in names}
-
-
-def _three(value):
-    return float(f"{value:.3g}") if isinstance(value, float) else value
+    return {name: [short(row.get(name), 3) for row in rows] for name in names}
 
 
 def unpacked(curves: dict[str, list], config: dict) -> Run:

@@ -131,11 +131,9 @@ def _slow(answer: str | None = None) -> Callable:
         return time.thread_time() - began
 
     def applies(function: Callable) -> bool:
-        least = max(SLOW, 10 * seconds(function, 3))
-        for spaces in range(4, 22):
-            if seconds(function, spaces) > least:
-                return seconds(function, spaces) > least  # once may be Python's tidying up
-        return False
+        least = max(SLOW, 10 * min(seconds(function, 3) for _ in range(3)))
+        # Asked again: once may be Python's tidying up.
+        return any(seconds(function, n) > least and seconds(function, n) > least for n in range(4, 22))
 
     return applies
 

@@ -94,10 +94,14 @@ class ExactWorld:
         """[N, T, V] what the table predicts along each completion."""
         return table[self.states]
 
+    def token_logprobs(self, table: torch.Tensor) -> torch.Tensor:
+        """[N, T] the exact log-probability of each completion's tokens, in nats; 0 in the padding."""
+        each = torch.log_softmax(self.logits(table), dim=-1).gather(-1, self.ids.unsqueeze(-1)).squeeze(-1)
+        return torch.where(self.mask > 0, each, 0.0)  # a table may rule out what stands in the padding
+
     def sequence_logprobs(self, table: torch.Tensor) -> torch.Tensor:
         """[N] the exact log-probability of each completion, in nats; book Eq. (1.1)."""
-        each = torch.log_softmax(self.logits(table), dim=-1).gather(-1, self.ids.unsqueeze(-1)).squeeze(-1)
-        return (each * self.mask).sum(dim=1)
+        return self.token_logprobs(table).sum(dim=1)
 
     def probabilities(self, table: torch.Tensor) -> torch.Tensor:
         """[N] the exact probability of each completion; they sum to 1."""
