@@ -8,7 +8,7 @@ JOBS = 2
 # A file's tests stay in one process: a notebook's cells need each other, and fixtures are made once.
 APART = -n $(JOBS) --dist loadfile
 NBVAL = $(APART) --nbval-lax --nbval-current-env --nbval-cell-timeout=600 notebooks
-HEAVY = experiments large large_merge large_training one_billion
+HEAVY = experiments large large_merge large_training one_billion scale_export
 BOOK = $(BIN)/jupyter-book build . --toc book/_toc.yml --path-output book -W -n --keep-going
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1

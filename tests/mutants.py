@@ -59,6 +59,8 @@ OWN = {  # files of the laboratories, whose mistakes their own tests alone are t
     "r1/search.py": ["search_tree"],
     "large/long_run.py": ["long_run"],
     "large/shared.py": ["shared_prompts"],
+    "scale/turns.py": ["scale_turns"],
+    "scale/cluster.py": ["scale_cluster"],
 }
 OWN |= {file: ["later"] for file in FILES if file.startswith("algorithms/later/")}
 OWN |= {file: ["biases"] for file in FILES if file.startswith("biases/")}

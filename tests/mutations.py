@@ -7,6 +7,7 @@ max, ddof 0, a shifted mask, KL upside down, a forgotten detach or temperature, 
 from mutations_biases import FILES as BIASES
 from mutations_later import FILES as LATER
 from mutations_r1 import R1
+from mutations_scale import SCALE
 from mutations_search import SEARCH
 
 ADVANTAGES = [
@@ -392,5 +393,6 @@ FILES = {
     **BIASES,
     **R1,
     **SEARCH,
+    **SCALE,
 }
 MUTATIONS = [(file, old, new) for file, pairs in FILES.items() for old, new in pairs]

@@ -3,11 +3,13 @@
 import itertools
 import os
 
+import numpy
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grpo_teach import ALGORITHMS, GRPO, InputError
+from grpo_teach import ALGORITHMS, GRPO, InputError, aggregate, group_relative_advantages
 from grpo_teach.scale.cluster import on_gpus, packed, padding_share, sync_seconds, waiting_share
 from grpo_teach.scale.verl import overrides, to_verl
 
@@ -93,3 +95,25 @@ def test_verls_own_classes_read_it(how):
     assert actor.ppo_mini_batch_size == 4 and actor.ppo_epochs == 1 and actor.entropy_coeff == 0
     assert (rollout.n, rollout.temperature, rollout.top_p, rollout.top_k) == (16, 1.0, 1.0, -1)
     assert (read.data.train_batch_size, read.data.max_response_length) == (16, 100)
+
+
+@pytest.mark.parametrize("how", ["sequence_mean", "token_mean", "fixed_length"])
+def test_verls_own_functions_compute_our_advantages_and_our_mean(how):
+    pytest.importorskip("verl", reason="verl asks for an older transformers than this project's")
+    from verl.trainer.ppo.core_algos import agg_loss, compute_grpo_outcome_advantage
+
+    torch.manual_seed(0)
+    rewards, mask = torch.rand(3, 4), (torch.arange(7) < torch.randint(1, 8, (12, 1))).float()
+    token_rewards = torch.zeros(12, 7)
+    token_rewards[:, 0] = rewards.flatten()
+    for scale in ("std", "none"):
+        written = to_verl(GRPO(scale=scale), "some/model")["algorithm"]["norm_adv_by_std_in_grpo"]
+        theirs, _ = compute_grpo_outcome_advantage(
+            token_rewards, mask, numpy.repeat(range(3), 4), norm_adv_by_std_in_grpo=written
+        )
+        ours = group_relative_advantages(rewards, scale, eps=1e-6).reshape(-1, 1) * mask
+        torch.testing.assert_close(ours, theirs)
+    token_loss = torch.randn(12, 7)
+    actor = to_verl(GRPO(aggregation=how, max_new_tokens=50), "some/model")["actor_rollout_ref"]["actor"]
+    theirs = agg_loss(token_loss, mask, actor["loss_agg_mode"], loss_scale_factor=actor["loss_scale_factor"])
+    torch.testing.assert_close(aggregate(token_loss, mask, how, length=50), theirs)

@@ -102,6 +102,12 @@ def test_sampled_logprobs_are_the_scored_ones(policy, tokenizer, turns):
     torch.testing.assert_close(score(policy, warm, 0.7), warm.old_logprobs, rtol=0, atol=2e-5)
 
 
+def test_the_answers_to_a_prompt_stand_together(turns, tokenizer):
+    rows = zip(turns.prompt_ids, turns.prompt_mask, strict=True)
+    asked = [tokenizer.decode(ids[seen.bool()]) for ids, seen in rows]
+    assert asked == [prompt for prompt in PROMPTS for _ in range(6)]
+
+
 def test_rows_and_columns_are_taken_with_their_tool_tokens(policy, turns):
     some = turns[torch.tensor([0, 5, 7])]
     assert isinstance(some, Turns) and torch.equal(some.written, turns.written[[0, 5, 7]])

@@ -27,7 +27,7 @@ __all__ = ["Turns", "WithTool", "calculator", "merging_tokenizer", "play", "reto
 
 @dataclass(frozen=True)
 class Turns(Rollouts):
-    """Completions of several turns. In ``mask`` and ``old_logprobs`` a token that a tool wrote is 0.
+    """Completions of several turns. In ``mask`` and ``old_logprobs`` a token that a tool wrote is 0: book Eq. (14.5).
 
     Attributes:
         written: [B, T] float, 1 = a token of the text, whoever wrote it.
@@ -83,23 +83,23 @@ def play(
     end, pad, mark = ends(policy, tokenizer), tokenizer.pad_token_id, tokenizer.convert_tokens_to_ids(call)
     asked = [ids for ids in tokenizer(prompts)["input_ids"] for _ in range(group_size)]
     ids, sampled, logprobs = ([[] for _ in asked] for _ in range(3))
+
+    def read(texts):
+        padded = tokenizer.pad({"input_ids": texts}, padding_side="left", return_tensors="pt").to(policy.device)
+        return padded["input_ids"], padded["attention_mask"]
+
     running = list(range(len(asked)))
     for turn in range(calls + 1):
-        stems = [torch.tensor(asked[b] + ids[b]) for b in running]
-        read = pad_sequence(stems, batch_first=True, padding_value=pad, padding_side="left")
-        seen = pad_sequence([torch.ones_like(stem) for stem in stems], batch_first=True, padding_side="left")
-        room = max_new_tokens - min(len(ids[b]) for b in running)
-        turn_ends = [*end, mark] if turn < calls else end
-        part = sample_ids(policy, read.to(policy.device), seen.to(policy.device), 1, room, temperature, turn_ends, pad)
-        for b, row, length, old in zip(
-            running, part.completion_ids.tolist(), part.lengths.tolist(), part.old_logprobs.tolist(), strict=True
-        ):
-            length = min(length, max_new_tokens - len(ids[b]))
+        text, room = read([asked[b] + ids[b] for b in running]), max_new_tokens - min(len(ids[b]) for b in running)
+        part = sample_ids(policy, *text, 1, room, temperature, [*end, mark] if turn < calls else end, pad)
+        found = part.completion_ids.tolist(), part.lengths.tolist(), part.old_logprobs.tolist()
+        for b, row, length, old in zip(running, *found, strict=True):
+            length = min(length, max_new_tokens - len(ids[b]))  # another row may have had more room
             ids[b] += row[:length]
             sampled[b] += [1.0] * length
             logprobs[b] += old[:length]
-        running = [b for b in running if ids[b][-1] == mark]
-        for b in running if turn < calls else []:
+        running = [b for b in running if turn < calls and ids[b][-1] == mark]
+        for b in running:
             answer = tokenizer(tool(tokenizer.decode(ids[b])), add_special_tokens=False)["input_ids"]
             answer = answer[: max_new_tokens - len(ids[b])]
             ids[b] += answer
@@ -109,13 +109,12 @@ def play(
         if not running:
             break
 
-    def rows(values, side="right", fill=0.0):
+    def rows(values, fill=0.0):
         tensors = [torch.tensor(row, device=policy.device) for row in values]
-        return pad_sequence(tensors, batch_first=True, padding_value=fill, padding_side=side)
+        return pad_sequence(tensors, batch_first=True, padding_value=fill)
 
-    prompt = rows(asked, "left", pad), rows([[1] * len(row) for row in asked], "left", 0)
     written = rows([[1.0] * len(row) for row in ids])
-    return Turns(*prompt, rows(ids, fill=pad), rows(sampled), rows(logprobs), written)
+    return Turns(*read(asked), rows(ids, pad), rows(sampled), rows(logprobs), written)
 
 
 def unmasked(policy: nn.Module, turns: Turns, temperature: float = 1.0) -> Turns:
@@ -127,13 +126,15 @@ def unmasked(policy: nn.Module, turns: Turns, temperature: float = 1.0) -> Turns
 
 @dataclass(kw_only=True)
 class WithTool(Trainer):
-    """The training loop with a calculator in it: ``train(..., kind=WithTool)``.
+    """The training loop with a tool in it: ``train(..., kind=WithTool)``.
 
     Attributes:
+        tool: what answers.
         calls: as many calls of a completion are answered.
         masked: False makes the mistake of :func:`unmasked`.
     """
 
+    tool: Callable[[str], str] = calculator
     calls: int = 1
     masked: bool = True
 
@@ -145,7 +146,7 @@ class WithTool(Trainer):
 
     def play(self, prompts: list[str], group_size: int) -> Turns:
         sizes = group_size, self.config.max_new_tokens, self.config.temperature
-        return play(self.models.policy, self.tokenizer, prompts, *sizes, calls=self.calls)
+        return play(self.models.policy, self.tokenizer, prompts, *sizes, self.tool, calls=self.calls)
 
     def look(self, rollouts: Turns, texts: list[str], rewards: Tensor) -> dict:
         """Beside what every batch shows, ``calls``: the share of completions in which the tool answered."""

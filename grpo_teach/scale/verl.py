@@ -31,7 +31,7 @@ def to_verl(
         rows_a_pass: rows in one forward and backward pass of a GPU.
     Raises:
         InputError: for settings of another algorithm, or what verl cannot do.
-    Source: verl 0.9.1, ``trainer/config`` and ``workers/config``; book Eq. (5.1) to (5.7) for what they stand for.
+    Source: verl 0.9.1, ``trainer/config`` and ``workers/config``; chapter 05 of the book for what they stand for.
     """
     if not isinstance(config, GRPO):
         raise InputError(f"this writes settings of GRPO, not of {type(config).__name__}")
