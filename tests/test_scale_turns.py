@@ -84,6 +84,7 @@ def test_the_policy_goes_on_from_what_the_tool_said(base):
     thought = [text for text in found.texts(base.tokenizer) if text.startswith("<think>7+5=")]
     assert len(thought) >= 4 and all(text.startswith("<think>7+5=2;") for text in thought)
     assert sum(text.startswith("<think>7+5=2;2+8=0;") for text in thought) > len(thought) / 2
+    assert sum(text.endswith("</think>2") for text in thought) > len(thought) / 2, "it goes on after the last call too"
 
 
 def test_calls_beyond_those_that_are_answered_are_text(base):
@@ -91,8 +92,10 @@ def test_calls_beyond_those_that_are_answered_are_text(base):
     found = play(base.policy, base.tokenizer, ["7+5+8+3+9="], 64, 40, calls=1)
     answers = (found.written - found.mask).sum(dim=1)
     assert set(answers.tolist()) == {0.0, 2.0}  # "2;"
+    last = found.completion_ids.gather(1, found.lengths.unsqueeze(1) - 1).squeeze(1)
+    assert ((last == base.tokenizer.eos_token_id) | (found.lengths == 40)).all()
     none = play(base.policy, base.tokenizer, ["7+5+8+3+9="], 8, 40, calls=0)
-    assert torch.equal(none.written, none.mask)
+    assert torch.equal(none.written, none.mask) and none.tokens >= 8
 
 
 def test_sampled_logprobs_are_the_scored_ones(policy, tokenizer, turns):
@@ -162,12 +165,14 @@ def test_without_the_mask_it_does(policy, turns):
 
 @pytest.mark.parametrize("masked", [True, False])
 def test_the_loop_trains_with_a_tool(base, masked):
-    policy, config = copy.deepcopy(base.policy), GRPO(prompts=2, group_size=4, max_new_tokens=24)
+    policy, config = copy.deepcopy(base.policy), GRPO(prompts=2, group_size=16, max_new_tokens=24)
     run = train(
         policy, base.tokenizer, ChainSum(5), ALGORITHMS["grpo"], config, steps=2, progress=False,
         kind=partial(WithTool, calls=4, masked=masked),
     )  # fmt: skip
     assert len(run.history) == 2 and ("calls" in run.history[0]) == masked
+    _, found = run.sample()
+    assert torch.equal(found.mask, found.written) != masked
     asked = run.evaluate(32)
     assert asked.problems == 32 and 0 <= asked.interval[0] <= asked.accuracy <= asked.interval[1] <= 1
 

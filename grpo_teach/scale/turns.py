@@ -98,7 +98,7 @@ def play(
             ids[b] += row[:length]
             sampled[b] += [1.0] * length
             logprobs[b] += old[:length]
-        running = [b for b in running if turn < calls and ids[b][-1] == mark]
+        running = [b for b in running if ids[b][-1] == mark]
         for b in running:
             answer = tokenizer(tool(tokenizer.decode(ids[b])), add_special_tokens=False)["input_ids"]
             answer = answer[: max_new_tokens - len(ids[b])]
