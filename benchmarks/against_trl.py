@@ -18,58 +18,36 @@ import torch
 from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
-from grpo_teach import ALGORITHMS, ChainSum, Problem, evaluate, load_base, train
+from grpo_teach import ALGORITHMS, ChainSum, evaluate, load_base, train
 from grpo_teach.records import manifest, write_json
+from grpo_teach.scale.export import to_trl
+from grpo_teach.scale.trl_run import prompts, reward_function
 
 RECORD = Path(__file__).with_suffix(".json")
 TASK, ALGORITHM = ChainSum(5), ALGORITHMS["grpo"]
 CONFIG = ALGORITHM.Settings()
-TRL_LOSS = {"sequence_mean": "grpo", "token_mean": "dapo", "fixed_length": "dr_grpo"}
-
-
-def trl_reward(prompts, completions, answer, **_) -> list[float]:
-    """The task's reward, in the form TRL asks for."""
-    problems = [Problem(prompt, right) for prompt, right in zip(prompts, answer, strict=True)]
-    return TASK.reward(completions, problems).flatten().tolist()
 
 
 def with_trl(seed: int, steps: int):
     """Train with TRL. Returns the policy, its tokenizer and the seconds of ``train()``."""
     policy, tokenizer = load_base()
-    problems = TASK.sample(CONFIG.prompts * steps, torch.Generator().manual_seed(seed))
     with tempfile.TemporaryDirectory() as folder:
         arguments = GRPOConfig(
             output_dir=folder,
             use_cpu=True,
-            seed=seed,
-            max_steps=steps,
-            per_device_train_batch_size=CONFIG.prompts * CONFIG.group_size,
-            num_generations=CONFIG.group_size,
-            max_completion_length=CONFIG.max_new_tokens,
-            temperature=CONFIG.temperature,
-            top_k=0,
-            beta=CONFIG.beta,
-            epsilon=CONFIG.clip_low,
-            epsilon_high=CONFIG.clip_high,
-            loss_type=TRL_LOSS[CONFIG.aggregation],
-            scale_rewards="group",
-            learning_rate=CONFIG.learning_rate,
-            lr_scheduler_type="constant",
-            weight_decay=0.0,
-            max_grad_norm=CONFIG.max_grad_norm,
-            optim="adamw_torch_fused",
             bf16=False,
             gradient_checkpointing=False,
             report_to="none",
             save_strategy="no",
             disable_tqdm=True,
             logging_steps=steps,
+            **to_trl(CONFIG, steps, seed),
         )
         trainer = GRPOTrainer(
             model=policy,
-            reward_funcs=trl_reward,
+            reward_funcs=reward_function(TASK),
             args=arguments,
-            train_dataset=Dataset.from_list([problem._asdict() for problem in problems]),
+            train_dataset=Dataset.from_list(prompts(TASK, CONFIG, steps, seed)),
             processing_class=tokenizer,
         )
         started = time.perf_counter()
