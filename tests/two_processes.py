@@ -9,9 +9,9 @@ of a process leaves a line in ``starts``. A restarted process goes on with the l
 
 import os
 import sys
+import time
 from pathlib import Path
 
-import accelerate
 import torch
 import trl
 from datasets import Dataset
@@ -62,7 +62,10 @@ def learn(folder: Path, how: str, process) -> None:
 
 
 def main(folder: Path) -> int:
-    process, restarts = accelerate.PartialState(cpu=True), int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+    restarts = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+    if restarts and os.environ["RANK"] == "0":
+        time.sleep(2)  # the other one is there first, and may take old news of this one for new
+    process = trl_run.joined(cpu=True)
     with open(folder / "starts", "a") as file:
         file.write(f"{process.process_index} of {process.num_processes}, start {restarts}\n")
     if not restarts:

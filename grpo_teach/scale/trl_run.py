@@ -23,6 +23,7 @@ import zipfile
 from pathlib import Path
 
 import torch
+from torch import distributed
 from transformers import PrinterCallback, TrainerCallback
 
 from grpo_teach import records
@@ -34,7 +35,7 @@ from grpo_teach.policy import BASES, load_policy, load_tokenizer
 from grpo_teach.scale.export import to_trl
 from grpo_teach.tasks import Problem
 
-__all__ = ["OurMetrics", "main", "newest_checkpoint", "prompts", "reward_function"]
+__all__ = ["OurMetrics", "joined", "main", "newest_checkpoint", "prompts", "reward_function"]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -137,6 +138,23 @@ class OurMetrics(TrainerCallback):
             control.should_training_stop = control.should_save = True
 
 
+def joined(cpu: bool):
+    """Meet the other processes that the launcher has started: accelerate's ``PartialState``.
+
+    The launcher keeps one store for all starts of its workers. In it a restarted worker may find where a dead one of
+    its peers listened, and wait there in vain (pytorch/pytorch#135712); so each start has keys of its own.
+    """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and not distributed.is_initialized():
+        start, address, port, rank, processes = (
+            os.environ[name]
+            for name in ("TORCHELASTIC_RESTART_COUNT", "MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE")
+        )
+        store = distributed.PrefixStore(f"start {start}", distributed.TCPStore(address, int(port), is_master=False))
+        backend = "gloo" if cpu else "cpu:gloo,cuda:nccl"
+        distributed.init_process_group(backend, store=store, rank=int(rank), world_size=int(processes))
+    return needed("accelerate").PartialState(cpu=cpu)
+
+
 def same_run(folder: Path, identity: dict, restarted: bool) -> None:
     """Refuse a folder that holds a run which is not to be resumed, or another one."""
     path = folder / "manifest.json"
@@ -151,10 +169,10 @@ def same_run(folder: Path, identity: dict, restarted: bool) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Train, save the policy, ask the held-out problems."""
-    trl, datasets, accelerate = needed("trl"), needed("datasets"), needed("accelerate")
+    trl, datasets = needed("trl"), needed("datasets")
     at_least_one(args, "steps", "checkpoint_every", "problems", *(["tokens"] if args.tokens is not None else []))
     cpu = not torch.cuda.is_available()
-    process = accelerate.PartialState(cpu=cpu)
+    process = joined(cpu)
     task, source = task_of(args), str(args.policy or BASES / args.task)
     tokenizer = load_tokenizer(source)
     config = GRPO(**{"max_new_tokens": task.max_new_tokens} | given(args, GRPO))
