@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from grpo_teach import ALGORITHMS, TASKS, InputError, evaluate, records
+from grpo_teach.algorithms.later import LATER
+from grpo_teach.biases.trainers import trainer_of
 from grpo_teach.judges.verifiers import OneOfEach, Unreliable
 from grpo_teach.large.real import Real
 from grpo_teach.policy import BASES
@@ -29,6 +31,7 @@ from grpo_teach.studies.twists import Different
 from grpo_teach.tasks.equation import Equation
 from grpo_teach.tasks.few_problems import FewProblems
 from grpo_teach.tasks.task import Problem
+from grpo_teach.train import Trainer
 
 STUDIES = experiments.studies()
 RECORDED = {name: records.RECORDED / f"{name}.json" for name in STUDIES}
@@ -57,7 +60,8 @@ def test_every_variant_can_be_built(name):
     assert study["question"] and len(set(study["seeds"])) == len(study["seeds"]) >= 1
     for variant in study["variants"].values():
         if isinstance(variant, Variant):
-            ALGORITHMS[variant.algorithm].Settings(**variant.settings)
+            (ALGORITHMS | LATER)[variant.algorithm].Settings(**variant.settings)
+            assert issubclass(trainer_of(variant), Trainer)
             for options in (variant.options, *variant.also_asked.values()):
                 TASKS[variant.task](**options)
         elif isinstance(variant, Pipeline):
@@ -305,11 +309,11 @@ def test_few_problems_are_few_and_the_test_set_stays():
 
 def test_reading_on_changes_how_often_the_base_thinks(monkeypatch):
     few = functools.partial(pretrain, batch=32)  # enough for so large a change, and quick
-    monkeypatch.setattr(experiments, "pretrain", few)
-    experiments._base.cache_clear()
+    monkeypatch.setattr(sys.modules["grpo_teach.studies.pretrain"], "pretrain", few)
+    experiments.base_of.cache_clear()
     seldom, often = (dataclasses.replace(TINY, thinking=share).start() for share in (0.0, 1.0))
     shares = [evaluate(policy, tokenizer, task, 64).thinks for policy, tokenizer, task in (seldom, often)]
-    experiments._base.cache_clear()
+    experiments.base_of.cache_clear()
     assert shares[0] < 0.1 and shares[1] > 0.9
 
 

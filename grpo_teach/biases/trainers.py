@@ -9,11 +9,12 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from grpo_teach.algorithms.later.dapo import DynamicSampling
 from grpo_teach.biases.sampler import sampled_logits
 from grpo_teach.score import score
 from grpo_teach.train import Trainer
 
-__all__ = ["Engine", "elsewhere", "stale"]
+__all__ = ["Engine", "elsewhere", "stale", "trainer_of"]
 
 NEVER = -1e9  # a logit; minus infinity would be refused
 HIGH = 100.0  # an old log-prob that makes a weight exp(logprob - old) vanish
@@ -74,6 +75,15 @@ def elsewhere(
             return super().learn(rollouts, rewards)
 
     return Elsewhere
+
+
+def trainer_of(variant) -> type[Trainer]:
+    """The trainer that a variant of a study asks for by its ``dynamic``, ``engine`` or ``stale``."""
+    if variant.dynamic:
+        return DynamicSampling
+    if variant.engine:
+        return elsewhere(**variant.engine)
+    return stale(variant.stale) if variant.stale else Trainer
 
 
 def _sampled_by(policy, trainer: Trainer):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from grpo_teach.algorithms import ALGORITHMS, Algorithm
+from grpo_teach.algorithms.later import LATER
 from grpo_teach.algorithms.later.grpo_process import grpo_process
 from grpo_teach.judges.learned import Judged, judge_of_steps
 from grpo_teach.judges.verifiers import OneOfEach, Planted, Unreliable
@@ -33,7 +34,7 @@ def reward_of(variant, policy, tokenizer, task, seed: int) -> Callable | None:
 def algorithm_of(variant, policy, tokenizer, task, seed: int) -> Algorithm:
     """The variant's algorithm; GRPO with rewards for steps where it asks for them."""
     if variant.steps_paid is None:
-        return ALGORITHMS[variant.algorithm]
+        return (ALGORITHMS | LATER)[variant.algorithm]
     if variant.steps_paid in STEP_RULES:
         return grpo_process(step_judge(variant.steps_paid, tokenizer))
     return grpo_process(judge_of_steps(policy, tokenizer, task, variant.steps_paid, seed).judge)

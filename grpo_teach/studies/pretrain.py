@@ -8,17 +8,18 @@ calculate.)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+from dataclasses import dataclass, replace
 
 import torch
 
 from grpo_teach.algorithms import SFT
-from grpo_teach.policy import tiny_policy, tiny_tokenizer
+from grpo_teach.policy import load_base, tiny_policy, tiny_tokenizer
 from grpo_teach.supervise import supervise
 from grpo_teach.tasks import Addition, ChainSum, Equation, Miniature, Programs, Task
 from grpo_teach.tasks.miniature import STYLES
 
-__all__ = ["MIXES", "Mix", "pretrain"]
+__all__ = ["MIXES", "Mix", "base_of", "pretrain"]
 
 
 @dataclass(frozen=True)
@@ -106,3 +107,18 @@ def pretrain(
     config = SFT(learning_rate=learning_rate)
     supervise(policy, tokenizer, draw, config, steps=steps, **falling, name="pretraining", progress=progress)
     return policy, tokenizer
+
+
+@functools.cache
+def base_of(name: str, task: str, thinking: float | None):
+    """``(policy, tokenizer)`` of a shipped base, to be copied before it is trained.
+
+    Args:
+        name: of the base.
+        task: whose mix it reads if it is to think more or less often.
+        thinking: that share; None leaves the base as it is.
+    """
+    if thinking is None:
+        return load_base(name)
+    mix = replace(MIXES[task], thinking=thinking)
+    return pretrain(60, mix=mix, learning_rate=5e-4, policy=load_base(name)[0], progress=False)

@@ -8,28 +8,27 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import functools
 import itertools
 import json
 import multiprocessing
 import tomllib
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy
 import torch
 
 from grpo_teach import records
+from grpo_teach.biases.trainers import trainer_of
 from grpo_teach.errors import InputError, TrainingDiverged
 from grpo_teach.evaluate import evaluate
 from grpo_teach.judges.pays import algorithm_of, reward_of
 from grpo_teach.large.real import Real
-from grpo_teach.policy import load_base
 from grpo_teach.r1.distil import Distillation
 from grpo_teach.r1.search import Search
 from grpo_teach.r1.stages import Pipeline
-from grpo_teach.studies.pretrain import MIXES, pretrain
+from grpo_teach.studies.pretrain import base_of
 from grpo_teach.studies.resume import resumed
 from grpo_teach.studies.search import next_round, planned, trials
 from grpo_teach.studies.twists import Different, Enough, teach
@@ -49,7 +48,7 @@ class Variant:
     """One column of a study: an algorithm with its settings, and what it is trained on.
 
     Attributes:
-        algorithm: a name in ``ALGORITHMS``.
+        algorithm: a name in ``ALGORITHMS`` or ``LATER``.
         settings: those that differ from the algorithm's defaults.
         task: a name in ``TASKS``; ``options`` are its arguments.
         base: a shipped base's name; without one, the task's own.
@@ -68,6 +67,9 @@ class Variant:
             a judge that learned from the errors of that name (:func:`grpo_teach.rewards.step_model.labelled`).
         best_of_n: of each group's right answers only the first is paid.
         demonstrations: learn worked answers that are given, as many, in place of the policy's own.
+        dynamic: sample until the batch is full of mixed groups.
+        stale: the batch is sampled by the policy of so many updates ago.
+        engine: what samples otherwise than the policy says, as :func:`grpo_teach.biases.trainers.elsewhere` takes it.
         train_problems: how many different problems training may draw; None for no limit.
         also_asked: further tasks to evaluate on at the end, as options by name.
     """
@@ -92,23 +94,18 @@ class Variant:
     steps_paid: str | None = None
     best_of_n: bool = False
     demonstrations: bool = False
+    dynamic: bool = False
+    stale: int = 0
+    engine: dict = field(default_factory=dict)
     train_problems: int | None = None
     also_asked: dict = field(default_factory=dict)
 
     def start(self):
         """``(policy, tokenizer, task)`` as training finds them."""
         task = TASKS[self.task](**self.options)
-        policy, tokenizer = copy.deepcopy(_base(self.base or self.task, self.task, self.thinking))
+        policy, tokenizer = copy.deepcopy(base_of(self.base or self.task, self.task, self.thinking))
         task = Practice(task) if self.practice else Leaky(task) if self.planted == "leak" else task
         return policy, tokenizer, FewProblems(task, self.train_problems) if self.train_problems else task
-
-
-@functools.cache
-def _base(name: str, task: str, thinking: float | None):
-    if thinking is None:
-        return load_base(name)
-    mix = replace(MIXES[task], thinking=thinking)
-    return pretrain(60, mix=mix, learning_rate=5e-4, policy=load_base(name)[0], progress=False)
 
 
 def load_study(name: str) -> dict:
@@ -189,13 +186,14 @@ def run(variant: Variant, seed: int, progress: bool = False) -> dict:
     config = algorithm.Settings(**{"max_new_tokens": task.max_new_tokens} | variant.settings)
     stop = {"tokens": variant.tokens, "steps": variant.steps, "evaluate_every": variant.evaluate_every}
     watch = {"problems": 256, "callbacks": [note], "reward": reward, "progress": progress}
+    kind = trainer_of(variant)
     ended, at_last = {"accuracy": 0.0, "pass_at_8": 0.0, "diverged": False}, []
     try:
         with contextlib.suppress(Enough):
             if variant.demonstrations:
                 teach(policy, tokenizer, task, config, variant.tokens, variant.evaluate_every, 256, note, seed)
             else:
-                train(policy, tokenizer, task, algorithm, config, seed=seed, **stop, **watch)
+                train(policy, tokenizer, task, algorithm, config, seed=seed, kind=kind, **stop, **watch)
         samples, counted = ANSWERS // len(task.test_set(256)), Different(task)
         last = evaluate(policy, tokenizer, counted, 256, samples=samples, max_new_tokens=config.max_new_tokens)
         at_last = [rows[-1] | {"evaluation": last.as_dict()}]
