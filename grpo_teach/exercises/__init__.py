@@ -18,6 +18,7 @@ from grpo_teach.exercises import (
     chapter_10,
     chapter_11,
     chapter_12,
+    chapter_13,
 )
 from grpo_teach.exercises.diagnose import examine
 from grpo_teach.exercises.exercise import Exercise
@@ -26,7 +27,7 @@ from grpo_teach.exercises.report import Verdict, note_progress, read_progress, s
 __all__ = ["Verdict", "check", "names", "progress"]
 
 CHAPTERS = (chapter_01, chapter_02, chapter_03, chapter_04, chapter_05, chapter_06, chapter_07, chapter_08, chapter_09)
-CHAPTERS += (chapter_10, chapter_11, chapter_12)
+CHAPTERS += (chapter_10, chapter_11, chapter_12, chapter_13)
 EXERCISES = {exercise.name: exercise for chapter in CHAPTERS for exercise in chapter.EXERCISES}
 
 
