@@ -61,7 +61,8 @@ def main() -> None:
                 continue
             rows, after = method(seed, args.tokens, args.problems)
             curve = {name: [short(row[name]) for row in rows] for name in CURVE}
-            runs[who].append({"seed": seed, "steps": len(rows), **after, "curve": curve})
+            ended = {"steps": len(rows), "seconds": rows[-1]["seconds"], **after}
+            runs[who].append({"seed": seed, **ended, "curve": curve})
             write_json(args.out, {"manifest": about, "runs": runs}, indent=None)
             print(f"{who:10} seed {seed}  {len(rows)} steps  accuracy {after['accuracy']:.3f}", flush=True)
 
