@@ -1,6 +1,7 @@
 """Errors that a reader can act on."""
 
 import importlib
+from contextlib import contextmanager
 
 
 class InputError(ValueError):
@@ -9,6 +10,22 @@ class InputError(ValueError):
 
 class TrainingDiverged(FloatingPointError):
     """A loss, gradient or log-probability is NaN or infinite; the message names the step and the quantity."""
+
+
+@contextmanager
+def in_one_line(what: str):
+    """What fails within ends in one line: what was tried, and the reason.
+
+    Raises:
+        InputError: for any exception; torch, transformers, safetensors and json each raise their own kind.
+    """
+    try:
+        yield
+    except Exception as error:
+        # Of a disk that is full torch says nothing; what it met does.
+        reason = getattr(error, "strerror", None) or getattr(error.__context__, "strerror", None)
+        reason = reason or (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{what}: {reason}") from error
 
 
 def needed(module: str):

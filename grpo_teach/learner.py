@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from grpo_teach.errors import TrainingDiverged
+from grpo_teach.errors import InputError, TrainingDiverged
 from grpo_teach.policy import Models
 
 
@@ -66,8 +66,10 @@ class Learner:
         """Take up a state that :meth:`state` gave.
 
         Raises:
-            InputError: if it belongs to other models.
+            InputError: if it belongs to other models, or is not whole.
         """
+        if missing := self.state().keys() - state.keys():
+            raise InputError(f"the checkpoint lacks {', '.join(sorted(missing))}")
         self.models.load(state["models"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])

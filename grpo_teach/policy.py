@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from grpo_teach.errors import InputError
+from grpo_teach import records
+from grpo_teach.errors import InputError, in_one_line
 from grpo_teach.settings import SYNONYMS
 from grpo_teach.tasks.tiny import tiny_policy, tiny_tokenizer  # noqa: F401  where they stood once
 
@@ -38,10 +39,14 @@ def load_base(task: str = "chain_sum"):
 
 
 def save_policy(policy, tokenizer, folder: str | Path) -> None:
-    """Write policy and tokenizer to a folder that :func:`load_policy` reads."""
-    with _no_bars():
-        policy.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    """Write policy and tokenizer to a folder that :func:`load_policy` reads.
+
+    Raises:
+        InputError: if that fails; what the folder held is then still there.
+    """
+    with records.replacing(Path(folder)) as new, _no_bars():
+        policy.save_pretrained(new)
+        tokenizer.save_pretrained(new)
 
 
 def load_policy(path: str | Path):
@@ -52,7 +57,7 @@ def load_policy(path: str | Path):
     Raises:
         InputError: if there is no readable model under that name.
     """
-    with _one_line(f"cannot load a policy from {path}"):
+    with in_one_line(f"cannot load a policy from {path}"):
         policy = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
     return policy.eval(), load_tokenizer(path)
 
@@ -63,7 +68,7 @@ def load_tokenizer(path: str | Path):
     Raises:
         InputError: if there is none.
     """
-    with _one_line(f"cannot load a tokenizer from {path}"):
+    with in_one_line(f"cannot load a tokenizer from {path}"):
         return AutoTokenizer.from_pretrained(path, padding_side="left")
 
 
@@ -77,15 +82,6 @@ def _no_bars():
     finally:
         if wanted:
             transformers_logging.enable_progress_bar()
-
-
-@contextmanager
-def _one_line(what: str):
-    try:
-        yield
-    except Exception as error:  # transformers, safetensors and json each raise their own kind for a bad folder
-        reason = str(error).strip().split("\n")[0]
-        raise InputError(f"{what}: {reason}") from error
 
 
 def shared_copy(module: nn.Module) -> nn.Module:

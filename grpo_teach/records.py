@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,7 +17,7 @@ import numpy
 import torch
 from tqdm import tqdm
 
-from grpo_teach.errors import InputError
+from grpo_teach.errors import InputError, in_one_line
 from grpo_teach.settings import SYNONYMS
 
 RECORDED = Path(__file__).parent / "recorded"
@@ -55,29 +56,48 @@ def _processor() -> str:
     return platform.machine()
 
 
-def output_folder(path: str | Path) -> Path:
+def output_folder(path: str | Path, resume: bool = True) -> Path:
     """The folder, made if it is missing.
 
     Raises:
-        InputError: if it cannot be made or written to.
+        InputError: if it cannot be made or written to, or holds the checkpoint of a run that is not to be resumed.
     """
     path = Path(path)
-    try:
+    with in_one_line(f"cannot write to {path}"):
         path.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=path).close()
-    except OSError as error:
-        raise InputError(f"cannot write to {path}: {error.strerror or error}") from error
+    if not resume and (path / "checkpoint.pt").exists():
+        raise InputError(f"{path} already holds a run: resume it, or choose another folder")
     return path
 
 
+@contextlib.contextmanager
+def replacing(folder: Path, name: str = ""):
+    """A folder to fill. Its files then take their places in ``folder``; a kill or a full disk leaves the old ones.
+
+    Raises:
+        InputError: if they cannot be written.
+    """
+    new = output_folder(folder) / f"{name}.part"
+    with in_one_line(f"cannot write to {folder / name}"):
+        try:
+            shutil.rmtree(new, ignore_errors=True)  # what a kill has left
+            new.mkdir()
+            yield new
+            for file in sorted(path for path in new.rglob("*") if path.is_file()):
+                place = folder / file.relative_to(new)
+                place.parent.mkdir(exist_ok=True)
+                os.replace(file, place)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+
+
 def _replace(path: Path, write) -> None:
-    """Write a neighbour, flush it to the disk, and rename it: a kill leaves the old file or the new one."""
-    temporary = path.with_name(path.name + ".new")
-    with open(temporary, "wb") as file:
+    """Write a file beside the old one, flush it to the disk, and let it take that one's place."""
+    with replacing(path.parent, path.name) as new, open(new / path.name, "wb") as file:
         write(file)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def write_json(path: Path, value: dict, indent: int | None = 1) -> None:
@@ -124,7 +144,7 @@ def load_checkpoint(path: Path) -> dict:
     Raises:
         InputError: if it is missing, cut short or not a checkpoint.
     """
-    try:
+    with in_one_line(f"cannot read the checkpoint {path}"):
         if not zipfile.is_zipfile(path):
             raise ValueError("it is missing, cut short or not a checkpoint")
         with zipfile.ZipFile(path) as archive:  # torch itself does not compare the checksums
@@ -134,8 +154,6 @@ def load_checkpoint(path: Path) -> dict:
         if not isinstance(state, dict) or "step" not in state:
             raise ValueError("it holds no training state")
         return state
-    except Exception as error:  # torch, zipfile and pickle each raise their own kind for a broken file
-        raise InputError(f"cannot read the checkpoint {path}: {str(error).strip().splitlines()[0]}") from error
 
 
 def load_record(name: str) -> dict:
@@ -163,31 +181,17 @@ class MetricsLog:
 
     Args:
         folder: where to write.
-        first_step: rows from this step on are dropped first: a run that was killed after its last checkpoint
-            will write them again.
+        history: the rows of the steps so far. The file may hold later ones, of a run that was killed after its last
+            checkpoint: they are dropped, and will be written again.
     """
 
-    def __init__(self, folder: Path, first_step: int):
+    def __init__(self, folder: Path, history: list[dict]):
         self.path = folder / "metrics.jsonl"
-        kept = [row for row in read_metrics(self.path) if row["step"] < first_step]
-        _replace(self.path, lambda file: file.writelines((json.dumps(row) + "\n").encode() for row in kept))
-        self.file = self.path.open("a", encoding="utf-8")
+        _replace(self.path, lambda file: file.writelines((json.dumps(row) + "\n").encode() for row in history))
 
     def write(self, row: dict) -> None:
-        self.file.write(json.dumps(row) + "\n")
-        self.file.flush()
-
-    def close(self) -> None:
-        self.file.close()
-
-
-def read_metrics(path: Path) -> list[dict]:
-    """The rows of a ``metrics.jsonl``; a last line that a kill cut short is left out."""
-    rows = []
-    with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            rows.append(json.loads(line))
-    return rows
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
 
 
 def short(value, digits: int = 5):

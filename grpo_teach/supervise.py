@@ -53,7 +53,7 @@ def supervise(
     checkpoint = Path(checkpoint) if checkpoint else None
     if checkpoint and checkpoint.exists():
         state = records.load_checkpoint(checkpoint)
-        if "generator" not in state or state["about"] != about:
+        if not {"generator", "random", "rows"} <= state.keys() or state.get("about") != about:
             raise InputError(f"{checkpoint} was made with other settings: choose another folder")
         learner.restore(state)
         generator.set_state(state["generator"])

@@ -15,7 +15,7 @@ from grpo_teach.evaluate import Evaluation, evaluate
 from grpo_teach.learner import Learner, adamw
 from grpo_teach.losses import kl_k3
 from grpo_teach.policy import Models
-from grpo_teach.rewards.paid import paid, reward_name
+from grpo_teach.rewards.paid import paid, reward_identity
 from grpo_teach.rollout import Rollouts, sample
 from grpo_teach.score import score
 
@@ -109,14 +109,13 @@ class Trainer(Learner):
         run |= {"starting_weights": self.start, "dtype": str(self.models.policy.dtype)}
         run |= {"optimizer": self.make_optimizer.__name__}
         if self.reward not in (None, self.task.reward):
-            run |= {"reward": reward_name(self.reward)}
+            run |= reward_identity(self.reward)
         return run | dataclasses.asdict(self.config)
 
     def state(self) -> dict:
         """The learner's state, the position in the data, every random state, and what the run has spent."""
         where = {"random": records.random_states(), "prompts": self.prompt_generator.get_state()}
-        spent = {name: getattr(self, name) for name in SPENT}
-        return super().state() | where | spent | {"config": self.identity()}
+        return super().state() | where | {name: getattr(self, name) for name in SPENT} | {"config": self.identity()}
 
     def restore(self, state: dict) -> None:
         """Take up a state that :meth:`state` gave.
@@ -124,7 +123,7 @@ class Trainer(Learner):
         Raises:
             InputError: if it was made with other settings or from another policy.
         """
-        mine, held = self.identity(), records.in_todays_words(state["config"])
+        mine, held = self.identity(), records.in_todays_words(state.get("config", {}))
         differing = sorted(k for k in mine.keys() | held.keys() if mine.get(k) != held.get(k))
         if differing:
             raise InputError(f"the checkpoint was made with other settings: {', '.join(differing)}")
@@ -159,7 +158,7 @@ def train(
         seed: of prompts, sampling and shuffles.
         reward: what training pays, ``(completions, problems) -> [P, G]``; without it ``task.reward``. Evaluation
             stays with the task, so a proxy's rise is seen beside the task's own grade. A run that is resumed is held
-            to the same reward by its name alone. What it keeps in ``seen``, numbers by name, is logged.
+            to the same reward by its name and source. What it keeps in ``seen``, numbers by name, is logged.
         optimizer: makes one from the parameters and the learning rate: :func:`adamw`, or
             :func:`grpo_teach.large.adamw8bit`.
         reference: False saves the frozen copy where nothing but the monitored ``kl`` needs it.
@@ -185,17 +184,15 @@ def train(
         raise InputError("give an entry of ALGORITHMS, and settings of its own kind: algorithm.Settings(...)")
     if not reference and config.uses_reference:
         raise InputError("a KL term needs the reference: keep it, or set the term's weight to 0")
-    folder = records.output_folder(out) if out is not None else None
+    folder = records.output_folder(out, resume) if out is not None else None
     models = Models.build(policy, config.critic, reference)
     trainer = kind(models, algorithm, config, optimizer, tokenizer=tokenizer, task=task, reward=reward, seed=seed)
     checkpoint = folder / "checkpoint.pt" if folder else None
     if checkpoint and checkpoint.exists():
-        if not resume:
-            raise InputError(f"{folder} already holds a run: resume it, or choose another folder")
         trainer.restore(records.load_checkpoint(checkpoint))
-    log = records.MetricsLog(folder, trainer.step) if folder else None
     if folder:
         records.write_json(folder / "manifest.json", records.manifest(trainer.identity(), seed))
+        callbacks = [records.MetricsLog(folder, trainer.history).write, *callbacks]
 
     def finished() -> bool:
         reached = (steps is not None and trainer.step >= steps) or (tokens is not None and trainer.tokens >= tokens)
@@ -210,8 +207,6 @@ def train(
                 evaluation = {"evaluation": trainer.evaluate(problems).as_dict()}
             row = trainer.train_step() | evaluation
             trainer.history.append(row)
-            if log:
-                log.write(row)
             for callback in callbacks:
                 callback(row)
             shown = {name: f"{row[name]:.3g}" for name in ("reward", "length", "kl") if name in row}
@@ -219,13 +214,12 @@ def train(
             bar.update((trainer.step if steps else trainer.tokens) - bar.n)
             if checkpoint and (trainer.step % checkpoint_every == 0 or finished()):
                 records.save_checkpoint(checkpoint, trainer.state())
-    except (InputError, TrainingDiverged) as error:
+    except (InputError, TrainingDiverged, OSError) as error:  # the last from a disk that is full
         kept = f"; {checkpoint} holds the last good step" if checkpoint and checkpoint.exists() else ""
-        where = "" if isinstance(error, InputError) or str(error).startswith("step") else f"step {trainer.step}: "
-        raise type(error)(f"{where}{error}{kept}") from error
+        kind = TrainingDiverged if isinstance(error, TrainingDiverged) else InputError
+        where = "" if kind is InputError or str(error).startswith("step") else f"step {trainer.step}: "
+        raise kind(f"{where}{error}{kept}") from error
     finally:
         bar.close()
-        if log:
-            log.close()
     policy.eval()
     return trainer

@@ -106,6 +106,19 @@ def test_a_saved_policy_comes_back_with_the_same_logprobs(policy, tokenizer, tmp
     assert loaded_tokenizer.eos_token_id == tokenizer.eos_token_id
 
 
+def test_a_disk_that_fills_up_leaves_the_policy_that_was_there(policy, other_policy, tokenizer, tmp_path, monkeypatch):
+    def full(folder):
+        (tmp_path / "policy" / ".part" / "vocabulary").write_text("half")
+        raise OSError(28, "No space left on device")
+
+    save_policy(policy, tokenizer, tmp_path / "policy")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with monkeypatch.context() as patch, pytest.raises(InputError, match="policy.*: No space left on device"):
+        patch.setattr(type(tokenizer), "save_pretrained", lambda self, folder: full(folder))
+        save_policy(other_policy, tokenizer, tmp_path / "policy")  # the weights are written before
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
 @pytest.mark.parametrize("content", [None, {}, {"config.json": "not json"}, {"config.json": "{}"}])
 def test_a_folder_without_a_policy_is_refused_in_one_line(tmp_path, content):
     folder = tmp_path / "policy"

@@ -131,15 +131,39 @@ def test_a_strangers_checkpoint_runs_no_code(tmp_path, checkpoint):
     assert not (tmp_path / "attacked").exists()
 
 
+def test_a_folder_is_filled_whole_or_not_at_all_and_keeps_what_else_is_in_it(tmp_path):
+    def fill(text, error=None):
+        with records.replacing(tmp_path / "policy") as new:
+            (new / "weights").write_text(text)
+            (new / "more").mkdir()
+            (new / "more" / "template").write_text(text)
+            if error:
+                raise error
+
+    fill("old")
+    (tmp_path / "policy" / "mine").write_text("mine")
+    for error in (RuntimeError("No space left on device"), KeyboardInterrupt()):
+        with pytest.raises(InputError if isinstance(error, RuntimeError) else KeyboardInterrupt):
+            fill("half", error)
+        held = {path.name: path.read_text() for path in tmp_path.rglob("*") if path.is_file()}
+        assert held == {"weights": "old", "template": "old", "mine": "mine"}
+    (tmp_path / "policy" / ".part").mkdir()
+    (tmp_path / "policy" / ".part" / "weights").write_text("left by a kill")
+    fill("new")
+    held = {path.name: path.read_text() for path in tmp_path.rglob("*") if path.is_file()}
+    assert held == {"weights": "new", "template": "new", "mine": "mine"}
+
+
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_a_write_that_fails_leaves_the_old_checkpoint(checkpoint, monkeypatch, call):
     def fail(*_):
         raise OSError("the disk is gone")
 
     monkeypatch.setattr(os, call, fail)
-    with pytest.raises(OSError):
+    with pytest.raises(InputError, match="cannot write to .*checkpoint.pt: the disk is gone"):
         save_checkpoint(checkpoint, {"step": 4})
     monkeypatch.undo()
+    assert [path.name for path in checkpoint.parent.iterdir()] == ["checkpoint.pt"]
     assert load_checkpoint(checkpoint)["step"] == 3
     save_checkpoint(checkpoint, {"step": 4})
     assert load_checkpoint(checkpoint)["step"] == 4
@@ -173,13 +197,10 @@ def test_a_runs_checkpoint_holds_the_random_states_of_python_numpy_and_torch(tmp
 
 
 def test_the_log_drops_rows_that_will_be_written_again(tmp_path):
-    log = MetricsLog(tmp_path, first_step=0)
-    for step in range(4):
-        log.write({"step": step, "reward": 0.1 * step})
-    log.close()
-    log = MetricsLog(tmp_path, first_step=2)
-    log.write({"step": 2, "reward": -1.0})
-    log.close()
+    rows, log = [{"step": step, "reward": 0.1 * step} for step in range(4)], MetricsLog(tmp_path, [])
+    for row in rows:
+        log.write(row)
+    MetricsLog(tmp_path, rows[:2]).write({"step": 2, "reward": -1.0})
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(row["step"], row["reward"]) for row in rows] == [(0, 0.0), (1, 0.1), (2, -1.0)]
 

@@ -11,7 +11,8 @@ import torch
 from conftest import small_policy
 from states import differences, run_differences
 
-from grpo_teach import ALGORITHMS, ChainSum, InputError, TrainingDiverged, train
+from grpo_teach import ALGORITHMS, ChainSum, InputError, TrainingDiverged, records, train
+from grpo_teach.commands.flags import reward_of
 from grpo_teach.policy import tiny_policy
 
 SIZES = {"prompts": 3, "group_size": 4, "max_new_tokens": 5, "learning_rate": 1e-3}
@@ -133,6 +134,39 @@ def test_resuming_from_a_broken_checkpoint_is_refused(run, tmp_path):
     checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
     with pytest.raises(InputError, match="checkpoint.pt"):
         run(out=tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("lost", ["random", "config", "history", "scaler"])
+def test_a_checkpoint_that_lacks_something_is_refused(run, tmp_path, lost):
+    run(out=tmp_path, steps=1)
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    del state[lost]
+    torch.save(state, tmp_path / "checkpoint.pt")
+    with pytest.raises(InputError, match={"config": "other settings"}.get(lost, lost)):
+        run(out=tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("text", ['[1, 2]\n{"reward": 1.0}\n', "no JSON\n", ""])
+def test_the_metrics_come_from_the_checkpoint_whatever_became_of_their_file(run, tmp_path, text):
+    run(out=tmp_path / "whole")
+    run(out=tmp_path / "damaged", steps=2)
+    (tmp_path / "damaged" / "metrics.jsonl").write_text(text)
+    run(out=tmp_path / "damaged", resume=True)
+    assert run_differences(tmp_path / "whole", tmp_path / "damaged") == []
+
+
+def test_a_log_that_cannot_be_written_is_refused_and_the_last_good_step_named(run, tmp_path, monkeypatch):
+    written, log = [], records.MetricsLog.write
+
+    def full(self, row):
+        written.append(row)
+        if len(written) == 3:
+            raise OSError(28, "No space left on device")
+        log(self, row)
+
+    monkeypatch.setattr(records.MetricsLog, "write", full)
+    with pytest.raises(InputError, match="No space left on device; .*checkpoint.pt holds the last good step"):
+        run(out=tmp_path, checkpoint_every=1)
 
 
 # Evaluating on the way --------------------------------------------------------------------------------------------
@@ -319,6 +353,21 @@ def test_a_run_is_not_resumed_with_another_reward(run, tmp_path):
     run(out=tmp_path, steps=1)
     with pytest.raises(InputError, match="reward"):
         run(out=tmp_path, resume=True, reward=longest)
+
+
+def test_a_reward_of_the_same_name_in_another_file_is_another_reward(run, tmp_path):
+    paying = {}
+    for worth in (1.0, 2.0):
+        path = tmp_path / f"file_{worth:.0f}" / "mine.py"
+        path.parent.mkdir()
+        path.write_text(f"WORTH = {worth}\ndef pays(texts, problems):\n    return [[WORTH] * 4] * len(problems)\n")
+        paying[worth] = reward_of(f"{path}:pays")
+        run(out=tmp_path / str(worth), steps=1, reward=paying[worth])
+    configs = [json.loads((tmp_path / str(worth) / "manifest.json").read_text())["config"] for worth in paying]
+    assert configs[0]["reward"] == configs[1]["reward"] == "pays"
+    with pytest.raises(InputError, match="settings: reward_source"):
+        run(out=tmp_path / "1.0", resume=True, reward=paying[2.0])
+    assert run(out=tmp_path / "2.0", steps=2, resume=True, reward=paying[2.0]).step == 2
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import traceback
+import zlib
 from collections.abc import Callable
 
 import torch
@@ -10,12 +12,27 @@ from torch import Tensor
 
 from grpo_teach.errors import InputError
 
-__all__ = ["paid", "reward_name"]
+__all__ = ["paid", "reward_identity", "reward_name"]
 
 
 def reward_name(reward: Callable) -> str:
-    """A reward function's name, for messages and for telling runs apart."""
+    """A reward function's name, for messages."""
     return getattr(reward, "__qualname__", type(reward).__name__)
+
+
+def reward_identity(reward: Callable) -> dict[str, str]:
+    """What tells two rewards apart: the name, and a checksum of the source where there is one.
+
+    The source is the whole file that defines it, with what it calls there; of a notebook or script, where the run
+    itself may stand, only the function's.
+    """
+    code, found = getattr(reward, "func", reward), {"reward": reward_name(reward)}  # a partial's function
+    code = code if inspect.isroutine(code) else type(code)
+    try:
+        source = inspect.getsource(code) if code.__module__ == "__main__" else "".join(inspect.findsource(code)[0])
+    except (OSError, TypeError):  # typed at a prompt, or no Python
+        return found
+    return found | {"reward_source": f"{zlib.crc32(source.encode()):08x}"}
 
 
 def paid(reward: Callable, completions: list[str], problems: list) -> Tensor:
