@@ -18,7 +18,8 @@ from pathlib import Path
 import torch
 
 from grpo_teach import ALGORITHMS, ChainSum, load_base, train
-from grpo_teach.records import RECORDED, manifest, read_metrics, short, write_json
+from grpo_teach.records import RECORDED, manifest, short, write_json
+from grpo_teach.scale.trl_run import read_metrics
 
 RECORD = RECORDED / "two_processes.json"
 ALGORITHM, TASK = ALGORITHMS["grpo"], ChainSum(5)
@@ -34,7 +35,7 @@ def in_trl(seed: int, tokens: int, problems: int) -> tuple[list[dict], dict]:
         run = ["-m", "grpo_teach.scale.trl_run", "--steps", MOST_STEPS, "--tokens", tokens, "--seed", seed]
         run += ["--problems", problems, "--quiet", "--out", folder]
         subprocess.run([sys.executable, *LAUNCH, *map(str, run)], check=True)
-        return read_metrics(Path(folder) / "metrics.jsonl"), json.loads((Path(folder) / "evaluation.json").read_text())
+        return read_metrics(Path(folder)), json.loads((Path(folder) / "evaluation.json").read_text())
 
 
 def here(seed: int, tokens: int, problems: int) -> tuple[list[dict], dict]:

@@ -20,7 +20,6 @@ from test_scale_export import CLOSE, apart
 from grpo_teach import ALGORITHMS, GRPO, ChainSum, sample, score, train
 from grpo_teach.learner import Learner
 from grpo_teach.policy import Models, save_policy
-from grpo_teach.records import read_metrics
 from grpo_teach.scale import trl_run
 
 psutil = pytest.importorskip("psutil")
@@ -79,14 +78,14 @@ def test_metrics_go_on_where_the_checkpoint_was_taken(tmp_path):
     for state.global_step in (3, 6, 9):
         first.on_log(None, state, control, logs)
     assert control.should_training_stop and control.should_save  # 3 batches x 8 rows x 10 tokens
-    rows = read_metrics(tmp_path / "metrics.jsonl")
+    rows = trl_run.read_metrics(tmp_path)
     assert [(row["step"], row["tokens"], row["seconds"], row["mixed_groups"]) for row in rows] == [
         (0, 80, 1.5, 0.5), (1, 160, 3.0, 0.5), (2, 240, 4.5, 0.5)
     ]  # fmt: skip
     second = trl_run.OurMetrics(tmp_path, config, 2, None, writes=True)  # the last batch came after the checkpoint
     second.on_log(None, SimpleNamespace(global_step=9), control, logs | {"completions/mean_length": 20.0})
     second.on_log(None, state, control, {"train_runtime": 1.0})
-    assert [row["tokens"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [80, 160, 320]
+    assert [row["tokens"] for row in trl_run.read_metrics(tmp_path)] == [80, 160, 320]
 
 
 @pytest.mark.parametrize(
@@ -133,7 +132,7 @@ def launched(tmp_path_factory):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root.parent), "TRL_EXPERIMENTAL_SILENCE": "1"}
     with open(folder / "said", "w") as said:
         launcher = subprocess.Popen(command, env=environment, stdout=said, stderr=said)
-        while launcher.poll() is None and len(read_metrics(folder / "killed" / "metrics.jsonl")) < 3:
+        while launcher.poll() is None and len(trl_run.read_metrics(folder / "killed")) < 3:
             time.sleep(0.05)
         workers = [p for p in psutil.Process(launcher.pid).children(recursive=True) if p.environ().get("RANK") == "1"]
         (victim,) = [worker for worker in workers if "two_processes.py" in " ".join(worker.cmdline())]
@@ -160,7 +159,7 @@ def test_a_batch_learnt_by_two_processes_ends_at_our_weights(launched, how):
 def test_a_killed_worker_is_noticed_and_the_run_ends_with_all_its_steps(launched):
     starts = sorted((launched.folder / "starts").read_text().splitlines())
     assert starts == [f"{rank} of 2, start {restart}" for rank in (0, 1) for restart in (0, 1)]
-    rows = read_metrics(launched.folder / "killed" / "metrics.jsonl")
+    rows = trl_run.read_metrics(launched.folder / "killed")
     assert [row["step"] for row in rows] == list(range(8))
     tokens = [row["tokens"] for row in rows]
     assert tokens == sorted(set(tokens)) and tokens[-1] <= 8 * 6 * 6
@@ -172,8 +171,7 @@ def test_a_killed_worker_is_noticed_and_the_run_ends_with_all_its_steps(launched
 def test_it_ends_as_if_nothing_had_happened(launched):
     alone, killed = (launched.folder / name for name in ("alone", "killed"))
     rows = [
-        [{k: v for k, v in row.items() if k != "seconds"} for row in read_metrics(f / "metrics.jsonl")]
-        for f in (alone, killed)
+        [{k: v for k, v in row.items() if k != "seconds"} for row in trl_run.read_metrics(f)] for f in (alone, killed)
     ]
     assert rows[0] == rows[1]
     weights = [load_file(folder / "policy" / "model.safetensors") for folder in (alone, killed)]

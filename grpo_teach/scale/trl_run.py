@@ -15,6 +15,7 @@ and goes on from there. If the launcher itself was ended, the same command with 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
@@ -35,7 +36,7 @@ from grpo_teach.policy import BASES, load_policy, load_tokenizer
 from grpo_teach.scale.export import to_trl
 from grpo_teach.tasks import Problem
 
-__all__ = ["OurMetrics", "joined", "main", "newest_checkpoint", "prompts", "reward_function"]
+__all__ = ["OurMetrics", "joined", "main", "newest_checkpoint", "prompts", "read_metrics", "reward_function"]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -95,6 +96,15 @@ def newest_checkpoint(folder: Path, processes: int) -> Path | None:
     return None
 
 
+def read_metrics(folder: Path) -> list[dict]:
+    """The rows of a run's ``metrics.jsonl``; a last line that a kill cut short is left out."""
+    rows = []
+    with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+        for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+            rows.append(json.loads(line))
+    return rows
+
+
 class OurMetrics(TrainerCallback):
     """Writes TRL's metrics as ``metrics.jsonl`` in our own engine's words, and ends the run by its tokens.
 
@@ -113,9 +123,9 @@ class OurMetrics(TrainerCallback):
 
     def __init__(self, folder: Path, config: GRPO, step: int, tokens: int | None, writes: bool, bar=None):
         self.config, self.budget, self.bar = config, tokens, bar
-        held = [row for row in records.read_metrics(folder / "metrics.jsonl") if row["step"] < step]
+        held = [row for row in read_metrics(folder) if row["step"] < step]
         self.tokens, self.seconds = (held[-1]["tokens"], held[-1]["seconds"]) if held else (0, 0.0)
-        self.log = records.MetricsLog(folder, step) if writes else None
+        self.log = records.MetricsLog(folder, held) if writes else None
 
     def on_log(self, args, state, control, logs=None, **_):
         if "reward" not in logs:  # the summary at the end
