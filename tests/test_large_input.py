@@ -187,6 +187,9 @@ def test_the_check_takes_five_short_passes(monkeypatch):
         ({"model": "llama-3.2-1b"}, "without weights"),
         ({"model": SHAPES["llama"]}, "without weights"),
         ({"model": "no/such/folder", "random_weights": True}, "no/such/folder"),
+        ({"model": "./runs/nope", "device": "cpu"}, "./runs/nope: there is no such folder"),
+        ({"model": "../nope", "device": "cpu"}, "no such folder"),
+        ({"model": "/no/such", "device": "cpu"}, "no such folder"),
         ({"model": "x", "method": "dora"}, "dora"),
         ({"model": "x", "dtype": "int8"}, "int8"),
         ({"model": "x", "rank": 0}, "rank"),
@@ -201,6 +204,13 @@ def test_what_cannot_be_loaded_is_refused_in_one_line(monkeypatch, arguments, wo
     with pytest.raises(InputError, match=word) as caught:
         load_large(**arguments)
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", "\xff"])
+def test_the_folder_of_a_damaged_adapter_is_one_line(tmp_path, text):
+    (tmp_path / "adapter_config.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(InputError, match="adapter_config.json is missing or broken"):
+        large.model_config(tmp_path)
 
 
 @pytest.mark.parametrize("package", ["peft", "bitsandbytes", "accelerate"])

