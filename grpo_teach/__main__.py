@@ -7,9 +7,10 @@ import json
 import sys
 
 import torch
+from transformers.utils import logging as transformers_logging
 
 from grpo_teach.commands import doctor, memory, stages, studies, training
-from grpo_teach.commands.flags import task_flags
+from grpo_teach.commands.flags import seed, task_flags
 from grpo_teach.errors import InputError, TrainingDiverged
 
 FINISHED, DIVERGED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -31,7 +32,7 @@ def parser() -> Parser:
     def command(name: str, text: str, run, policy: bool = True) -> Parser:
         sub = commands.add_parser(name, help=text, description=text, formatter_class=Defaults)
         sub.set_defaults(run=run)
-        sub.add_argument("--seed", type=int, default=0, help="of everything random")
+        sub.add_argument("--seed", type=seed, default=0, help="of everything random")
         sub.add_argument("--json", action="store_true", help="end with one line of JSON on standard output")
         sub.add_argument("--quiet", action="store_true", help="no progress bars")
         if policy:
@@ -45,9 +46,11 @@ def parser() -> Parser:
 
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
+    if args.quiet:
+        transformers_logging.disable_progress_bar()
     try:
         result = args.run(args)
-    except InputError as error:
+    except (InputError, OSError) as error:  # a disk that is full, say
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
     except TrainingDiverged as error:
@@ -57,7 +60,8 @@ def main(argv: list[str] | None = None) -> int:
         print("error: the GPU's memory is full: ask for fewer rows a pass, prompts or new tokens", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
-        goes_on = "; --resume goes on from the last checkpoint" if "resume" in args else ""
+        held = "resume" in args and any(args.out.rglob("checkpoint.pt"))
+        goes_on = "; --resume goes on from the last checkpoint" if held else ""
         print(f"interrupted{goes_on}", file=sys.stderr)
         return INTERRUPTED
     if args.json:

@@ -38,7 +38,7 @@ def kl_to_reference(reference, rollouts: Rollouts, temperature: float) -> dict[s
     return {"kl": float((k3 * part.mask).sum() / part.mask.sum())}
 
 
-def _fingerprint(policy) -> str:
+def fingerprint(policy) -> str:
     """Seven digits of the sum of all absolute weights, a piece at a time: one matrix in float64 may be gigabytes."""
     pieces = (piece for p in policy.parameters() for piece in p.detach().flatten().split(2**24))
     return f"{sum(float(piece.double().abs().sum()) for piece in pieces):.7g}"
@@ -63,7 +63,7 @@ class Trainer(Learner):
     def __post_init__(self):
         records.seed_everything(self.seed)
         # The reference is made of the policy that the run starts from, so a run resumed from another is another run.
-        self.start = _fingerprint(self.models.policy)
+        self.start = fingerprint(self.models.policy)
         self.prompt_generator = torch.Generator().manual_seed(self.seed)  # its state is the position in the data
         super().__post_init__()
 

@@ -5,10 +5,12 @@ from importlib.metadata import version
 
 import pytest
 import torch
+from transformers.utils import logging as transformers_logging
 
 from grpo_teach import evaluate
 from grpo_teach.__main__ import main
-from grpo_teach.policy import BASES, load_base
+from grpo_teach.commands import training
+from grpo_teach.policy import BASES, load_base, save_policy
 from grpo_teach.r1 import stages
 
 SMALL = ["--prompts", "2", "--group-size", "4", "--max-new-tokens", "8"]
@@ -68,6 +70,14 @@ def test_pretrain_is_deterministic_for_a_seed(capsys, tmp_path):
         (["train", "--learning-rate", "nan"], "learning_rate"),
         (["train", "--temperature", "0"], "temperature"),
         (["train", "--steps", "0"], "steps"),
+        (["train", "--seed", "9" * 30], "--seed"),
+        (["evaluate", "--seed", "-1"], "--seed"),
+        (["train", "--evaluate-every", "-5"], "--evaluate-every must be at least 0"),
+        (["train", "--problems", "-1"], "--problems must be at least 0"),
+        (["supervise", "--problems", "-1"], "--problems must be at least 0"),
+        (["preflight", "--test-problems", "-1"], "--test-problems must be at least 0"),
+        (["train", "--schedule", "cosine", "--warmup", "3", "--steps", "3"], "warmup"),
+        (["train", "--policy", "../no/such"], "no such folder"),
         (["train", "--addends", "1"], "addends"),
         (["train", "--addends", "five"], "addends"),
         (["train", "--policy", "no/such/folder"], "no/such/folder"),
@@ -139,6 +149,42 @@ def test_stages_leave_their_policies_and_never_overwrite_a_run(capsys, tmp_path,
     assert files == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
 
+def test_no_command_writes_over_a_model(capsys, tmp_path):
+    policy, tokenizer = load_base()
+    save_policy(policy, tokenizer, tmp_path / "mine")
+    save_policy(policy, tokenizer, tmp_path / "cold" / "policy")  # as supervise leaves it
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    commands = {"pretrain": ["--steps", "1"], "supervise": ["--steps", "1"], "train": ["--steps", "1", *SMALL]}
+    started = ["train", "--policy", tmp_path / "mine", "--out", tmp_path, "--steps", 1, *SMALL]
+    for asked, word in (
+        *(([name, *flags, "--out", tmp_path / "mine"], "holds a model") for name, flags in commands.items()),
+        *(([name, *flags, "--out", tmp_path / "cold"], "holds a policy") for name, flags in commands.items()),
+        (started, "mine lies in"),
+        ([*started, "--resume"], "mine lies in"),
+    ):
+        code, out, err = run(capsys, *asked)
+        assert code == 2 and out == [] and len(err) == 1 and word in err[0]
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_disk_that_is_full_is_one_line(capsys, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(training, "write_json", full)
+    code, _, err = run(capsys, "evaluate", "--problems", 4, "--quiet", "--out", tmp_path)
+    assert code == 2 and len(err) == 1 and err[0].startswith("error: ") and "No space left" in err[0]
+
+
+def test_quiet_is_said_to_transformers_too(capsys):
+    transformers_logging.enable_progress_bar()
+    try:
+        run(capsys, "evaluate", "--problems", 0, "--quiet")
+        assert not transformers_logging.is_progress_bar_enabled()
+    finally:
+        transformers_logging.enable_progress_bar()
+
+
 def test_a_half_written_checkpoint_is_refused_and_left_alone(capsys, tmp_path):
     arguments = ["train", "--steps", 1, "--out", tmp_path, "--quiet", "--evaluate-every", 0, *SMALL]
     assert run(capsys, *arguments)[0] == 0
@@ -148,6 +194,9 @@ def test_a_half_written_checkpoint_is_refused_and_left_alone(capsys, tmp_path):
         code, _, err = run(capsys, *command)
         assert code == 2 and len(err) == 1 and "checkpoint" in err[0]
     assert (tmp_path / "checkpoint.pt").read_bytes() == half
+    torch.save({"step": 1}, tmp_path / "checkpoint.pt")  # whole, without any weights
+    code, _, err = run(capsys, "evaluate", "--checkpoint", tmp_path / "checkpoint.pt")
+    assert code == 2 and len(err) == 1 and "checkpoint" in err[0]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,9 @@ import pytest
 import torch
 from chat import TEMPLATE, chat_tokenizer
 
-from grpo_teach.__main__ import main
+from grpo_teach import InputError
+from grpo_teach.__main__ import INTERRUPTED, main
+from grpo_teach.commands import training
 from grpo_teach.large import load_large
 from grpo_teach.policy import save_policy, tiny_policy
 from grpo_teach.tasks import WordProblems
@@ -62,6 +64,40 @@ def test_a_second_cold_start_never_overwrites_the_first(model, tmp_path, capsys)
     assert "already holds a policy" in capsys.readouterr().err
 
 
+COLD = ["supervise", "--steps", "5", "--batch", "4", "--problems", "8", "--max-new-tokens", "4", "--quiet"]
+COLD += ["--checkpoint-every", "2"]
+
+
+@pytest.mark.parametrize("moment", ["worked_solutions", "evaluate"])
+def test_a_cold_start_that_is_interrupted_goes_on_and_ends_the_same(tmp_path, capsys, monkeypatch, moment):
+    inner, calls = getattr(training, moment), []
+
+    def at(call, made):
+        """What was made, unless it is that call."""
+        calls.append(call)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return made
+
+    spoiled = {
+        "worked_solutions": lambda *asked: lambda *given: at(4, inner(*asked)(*given)),  # the fourth batch
+        "evaluate": lambda *asked, **how: at(2, inner(*asked, **how)),  # after the training
+    }
+    cut = [*COLD, "--out", str(tmp_path / "cut")]
+    with monkeypatch.context() as patch:
+        patch.setattr(training, moment, spoiled[moment])
+        assert main(cut) == INTERRUPTED
+    assert "--resume" in capsys.readouterr().err and not (tmp_path / "cut" / "supervise.json").exists()
+    assert main(cut) == 2 and "already holds a run: resume it" in capsys.readouterr().err
+    assert main([*cut, "--resume", "--learning-rate", "1"]) == 2 and "other settings" in capsys.readouterr().err
+    assert main([*cut, "--resume"]) == 0 == main([*COLD, "--out", str(tmp_path / "whole")])
+    for name in ("supervise.json", "policy/model.safetensors"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert not (tmp_path / "cut" / "checkpoint.pt").exists()
+    for again in (cut, [*cut, "--resume"]):  # it has ended
+        assert main(again) == 2 and "already holds a policy" in capsys.readouterr().err
+
+
 def test_the_toy_has_a_cold_start_too(tmp_path, capsys):
     asked = ["supervise", "--steps", "30", "--batch", "64", "--problems", "256", "--quiet", "--json"]
     assert main([*asked, "--out", str(tmp_path)]) == 0
@@ -81,6 +117,8 @@ def test_system_prompt_and_template_options_reach_the_prompt(model, tmp_path):
     told = WordProblems(tokenizer, "sample", system="Add.", template={"enable_thinking": False}).test_set(1)[0].prompt
     assert told == plain.replace(SYSTEM, "Add.") + "[fast]"
     assert "system" not in WordProblems(tokenizer, "sample", system="").test_set(1)[0].prompt
+    with pytest.raises(InputError, match="no text, with tokenize"):
+        WordProblems(tokenizer, "sample", template={"tokenize": True})
     for flags, task in (
         (
             ["--system", "Add.", "--template", "enable_thinking=false"],
@@ -135,7 +173,8 @@ def test_a_reward_of_ones_own_pays_and_its_name_stands_in_the_manifest(tmp_path,
 
 @pytest.mark.parametrize("flags, word", [
     (["--system", "x"], "--system"), (["--template", "a=1"], "--template"),
-    (["--task", "gsm8k", "--template", "thinking"], "NAME=VALUE"), (["--alpha", "4"], "--alpha"),
+    (["--task", "gsm8k", "--template", "thinking"], "NAME=VALUE"), (["--template", "=1"], "NAME=VALUE"),
+    (["--alpha", "4"], "--alpha"),
     (["--max-hours", "-1"], "max_hours"), (["--schedule", "steep"], "steep"), (["--warmup", "-1"], "warmup"),
 ])  # fmt: skip
 def test_bad_input_is_one_line(flags, word, capsys, tmp_path, monkeypatch):

@@ -109,3 +109,19 @@ def test_the_adapter_is_never_written_over(capsys, adapter):
     assert main(["merge", "--policy", str(adapter), "--out", str(adapter / ".." / "adapter")]) == 2
     assert "another folder" in capsys.readouterr().err
     assert not (adapter / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("out", ["base", "other", "."])
+def test_nor_is_its_base_or_any_other_model(capsys, adapter, out):
+    save_policy(*tiny(method="full"), adapter.parent / "other")
+    before = {path: path.read_bytes() for path in adapter.parent.rglob("*") if path.is_file()}
+    assert main(["merge", "--policy", str(adapter), "--out", str(adapter.parent / out)]) == 2
+    assert "choose another folder" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in adapter.parent.rglob("*") if path.is_file()} == before
+
+
+def test_an_adapter_finds_its_base_from_any_folder(adapter, monkeypatch):
+    monkeypatch.chdir(adapter.parent)
+    save_policy(*load_large("base", "lora", "float32", "cpu", rank=3), "typed")
+    monkeypatch.chdir(adapter)
+    assert merge("../typed", "../out")[0] == str(adapter.parent / "base")

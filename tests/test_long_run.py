@@ -74,6 +74,15 @@ def test_the_cosine_is_half_way_at_half_time_and_flat_at_both_ends():
     assert [rate_factor(step, 4, "linear", 0) for step in range(4)] == [1, 0.75, 0.5, 0.25]
 
 
+@pytest.mark.parametrize("warmup, alone", [(6, 0), (4, 2)])
+def test_a_warm_up_as_long_as_the_run_leaves_no_room_for_a_schedule(run, warmup, alone):
+    asked = {"name": "ppo", "settings": {"critic": "separate", "critic_warmup": alone}}
+    with pytest.raises(InputError, match=f"warmup must end before the run's {6 - alone} steps"):
+        run(asked={"schedule": "cosine", "warmup": warmup}, **asked)
+    run("shorter", steps=1, asked={"schedule": "cosine", "warmup": warmup - 1}, **asked)
+    run("constant", steps=1, asked={"warmup": warmup}, **asked)  # it may be gone on with, to more steps
+
+
 def test_every_group_of_the_optimizer_follows_the_schedule(run):
     seen = []
 
@@ -185,17 +194,17 @@ def test_greedily_every_token_is_the_likeliest(policy, tokenizer):
             assert policy(input_ids=ids).logits[0, -1].argmax() == rollouts.completion_ids[b, t]
 
 
-def test_an_adapter_of_another_scale_is_another_run(tmp_path, monkeypatch):
+def test_an_adapter_of_another_rank_or_scale_is_another_run(tmp_path, monkeypatch):
     folder = BASES / "chain_sum"
     held = {}
-    for alpha in (8, 16, 8):
-        policy, tokenizer = load_large(folder, "lora", "float32", "cpu", rank=4, alpha=alpha)
+    for rank, alpha in ((4, 8), (4, 16), (2, 8), (4, 8)):
+        policy, tokenizer = load_large(folder, "lora", "float32", "cpu", rank=rank, alpha=alpha)
         kind = partial(LongRun, steps=2, out=tmp_path)
         grpo = ALGORITHMS["grpo"]
         how = {"steps": 1 + bool(held), "out": tmp_path, "resume": True, "progress": False, "kind": kind}
         asked = policy, tokenizer, ChainSum(2), grpo, grpo.Settings(**SIZES)
-        if alpha == 16:
-            with pytest.raises(InputError, match="lora_alpha"):
+        if (rank, alpha) != (4, 8):
+            with pytest.raises(InputError, match="lora_alpha" if alpha != 8 else "lora_rank"):
                 train(*asked, **how)
         else:
             held[alpha] = train(*asked, **how).step
@@ -285,6 +294,11 @@ def interruptible():
 def test_the_first_interrupt_asks_and_the_second_interrupts(interruptible):
     before = signal.getsignal(signal.SIGINT)
     with stop_on_interrupt() as stop:
+        with pytest.raises(KeyboardInterrupt):  # no step has begun
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        assert not stop.asked
+        stop.begun = True
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.asked
         with pytest.raises(KeyboardInterrupt):
@@ -306,3 +320,29 @@ def test_a_command_that_is_interrupted_leaves_its_policy_and_goes_on(tmp_path, c
     assert main([*asked, "--out", str(out), "--quiet", "--resume", "--json"]) == FINISHED
     ended = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert ended["steps"] == 3 and ended["before"]["problems"] == ended["problems"] == 8
+
+
+def test_an_interrupt_before_the_first_step_ends_at_once_and_promises_nothing(
+    tmp_path, capsys, monkeypatch, interruptible
+):
+    asked = ["train", "--steps", "1", "--prompts", "2", "--group-size", "2", "--problems", "8", "--quiet"]
+
+    def interrupted(*arguments, **named):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(5)
+        raise AssertionError("the evaluation went on")
+
+    monkeypatch.setattr(long_run, "evaluate", interrupted)
+    assert main([*asked, "--evaluate-every", "0", "--out", str(tmp_path)]) == INTERRUPTED
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_going_on_to_fewer_steps_than_are_made_is_refused(run, tmp_path):
+    run(steps=6)
+    fewer = partial(LongRun, steps=4, out=tmp_path / "run")
+
+    def short(*arguments, watch, steps, out, **named):
+        return fewer(*arguments, watch=watch, **named)
+
+    with pytest.raises(InputError, match="6 steps on, further than the 4"):
+        run(steps=4, resume=True, made_by=short)

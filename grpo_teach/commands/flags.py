@@ -14,16 +14,15 @@ from pathlib import Path
 
 from grpo_teach.algorithms import ALGORITHMS
 from grpo_teach.errors import InputError
-from grpo_teach.large import OPTIMIZERS, SHAPES, Options, load_large, load_large_tokenizer
+from grpo_teach.large import OPTIMIZERS, SHAPES, Options, load_large, load_large_tokenizer, local
 from grpo_teach.policy import load_base, load_policy, load_tokenizer
 from grpo_teach.settings import SYNONYMS, Settings, settings_of
 from grpo_teach.tasks import TASKS, ChainSum, Task, WordProblems
 from grpo_teach.tasks.word_problems import GRADES
 
-__all__ = ["add_flags", "at_least_one", "chosen_model", "chosen_tokenizer", "config_of", "given", "given_settings"]
+__all__ = ["add_flags", "at_least", "chosen_model", "chosen_tokenizer", "config_of", "given", "given_settings"]
 __all__ += ["evaluated", "evaluation_flags", "model_flags", "model_options", "reward_of", "settings_flags", "size"]
-__all__ += ["start", "task_flags", "task_of"]
-__all__ += ["training_flags"]
+__all__ += ["seed", "start", "task_flags", "task_of", "training_flags"]
 
 MODELS = f"name on the Hub, folder, smollm2, or with --random-weights {' or '.join(SHAPES)}"
 # What a policy of a billion weights starts from, where the toy's defaults would spoil it or take days.
@@ -40,15 +39,22 @@ def size(text: str) -> int:
     return int(float(match[1]) * UNITS[match[2]])
 
 
-def at_least_one(args: argparse.Namespace, *names: str) -> None:
-    """Refuse a number below 1.
+def seed(text: str) -> int:
+    """A number that every generator takes."""
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 to {2**32 - 1}")
+    return int(text)
+
+
+def at_least(least: int, args: argparse.Namespace, *names: str) -> None:
+    """Refuse a number below ``least``.
 
     Raises:
         InputError: for the first of them, by its flag.
     """
     for name in names:
-        if getattr(args, name) < 1:
-            raise InputError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(args, name)}")
+        if getattr(args, name) < least:
+            raise InputError(f"--{name.replace('_', '-')} must be at least {least}, got {getattr(args, name)}")
 
 
 # From a checked dataclass to flags and back -----------------------------------------------------------------------
@@ -106,8 +112,8 @@ def template_option(text: str) -> tuple[str, object]:
     """Name and value of a text such as ``enable_thinking=false``."""
     name, _, value = text.partition("=")
     try:
-        return name, json.loads(value)
-    except json.JSONDecodeError as error:
+        return re.fullmatch(r"\w+", name)[0], json.loads(value)
+    except (TypeError, json.JSONDecodeError) as error:
         raise argparse.ArgumentTypeError(f"{text!r} is no NAME=VALUE with a value in JSON") from error
 
 
@@ -166,7 +172,7 @@ def task_of(args: argparse.Namespace) -> Task:
 
 def start(args: argparse.Namespace):
     """``(policy, tokenizer)`` of :func:`task_flags` and :func:`model_flags`: the shipped base without either."""
-    return chosen_model(args) or (load_policy(args.policy) if args.policy else load_base(args.task))
+    return chosen_model(args) or (load_policy(local(args.policy)) if args.policy else load_base(args.task))
 
 
 def model_flags(parser: argparse.ArgumentParser) -> None:
@@ -209,7 +215,7 @@ def chosen_tokenizer(args: argparse.Namespace):
         return load_large_tokenizer(args.model, options.random_weights)
     if not args.policy:
         raise InputError(f"{args.task} needs --model or --policy: a model with a chat template")
-    return load_tokenizer(args.policy)
+    return load_tokenizer(local(args.policy))
 
 
 # Training ---------------------------------------------------------------------------------------------------------
@@ -226,11 +232,16 @@ def evaluation_flags(parser: argparse.ArgumentParser, at_the_end: str = "problem
 
 
 def evaluated(args: argparse.Namespace) -> None:
-    """Give the flags of :func:`evaluation_flags` that were not given their defaults, and ``during`` its number."""
+    """Give the flags of :func:`evaluation_flags` that were not given their defaults, and ``during`` its number.
+
+    Raises:
+        InputError: for a number below 0.
+    """
     for name, sizes in RUN.items():
         name = "test_problems" if name == "problems" and "test_problems" in args else name
         if vars(args).get(name) is None:
             setattr(args, name, sizes[bool(args.model)])
+        at_least(0, args, name)
 
 
 def training_flags(parser: argparse.ArgumentParser) -> None:

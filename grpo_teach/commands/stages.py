@@ -6,7 +6,7 @@ import argparse
 from dataclasses import fields
 from pathlib import Path
 
-from grpo_teach.commands.flags import at_least_one
+from grpo_teach.commands.flags import at_least
 from grpo_teach.errors import InputError
 from grpo_teach.policy import load_policy
 from grpo_teach.r1.stages import STAGES, Pipeline
@@ -48,7 +48,7 @@ def add(command) -> None:
 
 def run_r1(args: argparse.Namespace) -> dict:
     """Go through the stages, and print what each has changed."""
-    at_least_one(args, "tokens", "examples")
+    at_least(1, args, "tokens", "examples")
     chosen = {name: getattr(args, name) for name in ("base", "paid", "tokens", "learning_rate", "examples", "beta")}
     stages = " ".join(args.stages) or DEFAULT["stages"]
     pipeline = Pipeline(**chosen, stages=stages, language=not args.no_language)

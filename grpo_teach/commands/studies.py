@@ -6,10 +6,11 @@ import argparse
 from pathlib import Path
 
 from grpo_teach.algorithms import ALGORITHMS
-from grpo_teach.commands.flags import at_least_one, given_settings, settings_flags, start, task_of
+from grpo_teach.commands.flags import at_least, given_settings, settings_flags, start, task_of
 from grpo_teach.commands.training import describe
 from grpo_teach.errors import InputError
 from grpo_teach.evaluate import evaluate
+from grpo_teach.large.folders import free_folder
 from grpo_teach.policy import save_policy
 from grpo_teach.records import manifest, output_folder, write_json
 from grpo_teach.studies.compare import compare, table
@@ -51,7 +52,7 @@ def add(command) -> None:
 def run_compare(args: argparse.Namespace) -> dict:
     from grpo_teach.figures.curves import learning_curves  # matplotlib takes a second to load; other commands need none
 
-    at_least_one(args, "tokens")
+    at_least(1, args, "tokens")
     folder = output_folder(args.out)
     task, keep = task_of(args), args.command == "compare"
     settings = {"max_new_tokens": task.max_new_tokens} | given_settings(args)
@@ -75,10 +76,10 @@ def run_compare(args: argparse.Namespace) -> dict:
 
 def run_pretrain(args: argparse.Namespace) -> dict:
     if args.steps is not None:
-        at_least_one(args, "steps")
+        at_least(1, args, "steps")
     if args.width is not None and (args.width < 8 or args.width % 8):
         raise InputError(f"--width must be a multiple of 8: four heads of an even width each; got {args.width}")
-    folder, mix = output_folder(args.out), MIXES[args.task]
+    folder, mix = free_folder(args.out), MIXES[args.task]
     task = type(mix.task)()
     policy, tokenizer = pretrain(args.steps, args.seed, mix, hidden_size=args.width, progress=not args.quiet)
     save_policy(policy, tokenizer, folder)
@@ -97,7 +98,7 @@ def run_record(args: argparse.Namespace) -> dict:
             print(f"{name:24} {study['recorded']:>3} of {study['runs']:>3} runs  {study['question']}")
         return table
     if not args.check:
-        at_least_one(args, "workers")
+        at_least(1, args, "workers")
         held = experiments.record(args.name, args.out, args.workers, progress=not args.quiet)
         for label, results in held["runs"].items():
             accuracies = [result["accuracy"] for result in results]

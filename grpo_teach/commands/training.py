@@ -13,7 +13,7 @@ from grpo_teach.clinic.fit import most_rows, must_fit
 from grpo_teach.clinic.preflight import preflight
 from grpo_teach.commands.flags import (
     add_flags,
-    at_least_one,
+    at_least,
     chosen_tokenizer,
     config_of,
     evaluated,
@@ -30,12 +30,13 @@ from grpo_teach.errors import InputError
 from grpo_teach.evaluate import evaluate
 from grpo_teach.large import DTYPES, OPTIMIZERS
 from grpo_teach.large.cold_start import worked_solutions
+from grpo_teach.large.folders import free_folder
 from grpo_teach.large.long_run import GREEDY, LongRun, Watch, stop_on_interrupt
 from grpo_teach.large.merge import merge
 from grpo_teach.policy import Models, save_policy
 from grpo_teach.records import load_checkpoint, manifest, output_folder, write_json
 from grpo_teach.supervise import supervise
-from grpo_teach.train import train
+from grpo_teach.train import fingerprint, train
 
 __all__ = ["add", "describe"]
 
@@ -50,6 +51,8 @@ def add(command) -> None:
     sub.add_argument("--problems", type=int, default=256, help="held-out problems asked before and after, 0 for none")
     sub.add_argument("--max-new-tokens", type=int, help="longest answer to them, tokens; without it as the task needs")
     sub.add_argument("--out", type=Path, default=Path("out/supervise"), help="folder for records and the policy")
+    sub.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+    sub.add_argument("--checkpoint-every", type=int, default=5, help="steps between checkpoints")
     model_flags(sub)
 
     sub = command("train", "train one algorithm, with checkpoints", run_train)
@@ -116,12 +119,14 @@ def fits(args: argparse.Namespace, config, task, asked: int = 0) -> None:
 
 def run_supervise(args: argparse.Namespace) -> dict:
     """SFT on worked solutions, with an evaluation before and one after."""
-    at_least_one(args, "steps", "batch", *(["problems"] if args.problems else []))
+    at_least(1, args, "steps", "batch", "checkpoint_every")
+    at_least(0, args, "problems")
     config = ALGORITHMS["sft"].Settings(learning_rate=args.learning_rate)
-    folder, task = output_folder(args.out), task_of(args)
-    if (folder / "policy").exists():
-        raise InputError(f"{folder} already holds a policy: choose another folder")
+    task, folder = task_of(args), free_folder(args.out, args.model or args.policy, args.resume)
     policy, tokenizer = start(args)
+    settings = {"steps": args.steps, "batch": args.batch, "learning_rate": args.learning_rate, "task": repr(task)}
+    about = settings | {"seed": args.seed, "optimizer": args.optimizer, "starting_weights": fingerprint(policy)}
+    checkpoint = folder / "checkpoint.pt"
 
     def asked() -> dict:
         how = {"max_new_tokens": args.max_new_tokens or task.max_new_tokens, "progress": not args.quiet}
@@ -129,11 +134,12 @@ def run_supervise(args: argparse.Namespace) -> dict:
 
     before, optimizer = asked(), OPTIMIZERS[args.optimizer]
     run = {"steps": args.steps, "seed": args.seed, "optimizer": optimizer, "name": "cold start"}
+    run |= {"checkpoint": checkpoint, "checkpoint_every": args.checkpoint_every, "about": about}
     rows = supervise(policy, tokenizer, worked_solutions(task, args.batch), config, **run, progress=not args.quiet)
     save_policy(policy, tokenizer, folder / "policy")
     found = {"before": before, "after": asked(), "loss": rows[-1]["loss"], "tokens": rows[-1]["tokens"]}
-    settings = {"steps": args.steps, "batch": args.batch, "learning_rate": args.learning_rate, "task": repr(task)}
     write_json(folder / "supervise.json", found | {"manifest": manifest(settings, args.seed)})
+    checkpoint.unlink()  # what has ended needs none
     if args.problems:
         beside(found["before"], found["after"])
     print(f"Policy: {folder / 'policy'}")
@@ -143,41 +149,32 @@ def run_supervise(args: argparse.Namespace) -> dict:
 def run_train(args: argparse.Namespace) -> dict:
     """The loop, watched; held-out problems before and after."""
     evaluated(args)
-    at_least_one(args, "steps", "checkpoint_every", *(["problems"] if args.problems else []))
+    at_least(1, args, "steps", "checkpoint_every")
     watch, reward = Watch(**given(args, Watch)), reward_of(args.reward) if args.reward else None
     task = task_of(args)
     config = config_of(args, task)
+    free_folder(args.out, args.model or args.policy, args.resume)
     fits(args, config, task, max(evaluations(args, task, args.problems), default=0))
     policy, tokenizer = start(args)
+    run = {"steps": args.steps, "out": args.out, "progress": not args.quiet}
     with stop_on_interrupt() as stop:
-        kind = partial(
-            LongRun,
-            watch=watch,
-            steps=args.steps,
-            out=args.out,
-            keep_every=args.checkpoint_every,
-            stop=stop,
-            progress=not args.quiet,
-            problems=args.problems,
-        )
+        watched = {"watch": watch, "keep_every": args.checkpoint_every, "stop": stop, "problems": args.problems}
         run = train(
             policy,
             tokenizer,
             task,
             ALGORITHMS[args.algorithm],
             config,
-            steps=args.steps,
             seed=args.seed,
             reward=reward,
             optimizer=OPTIMIZERS[args.optimizer],
             reference=not args.no_reference,
-            out=args.out,
             resume=args.resume,
             checkpoint_every=args.checkpoint_every,
             evaluate_every=args.evaluate_every,
             problems=args.during,
-            progress=not args.quiet,
-            kind=kind,
+            kind=partial(LongRun, **run, **watched),
+            **run,
         )
     save_policy(policy, tokenizer, args.out / "policy")
     print(f"Policy: {args.out / 'policy'}" + (f" after {run.step} of {args.steps} steps" if run.stopped else ""))
@@ -196,7 +193,7 @@ def run_evaluate(args: argparse.Namespace) -> dict:
     folder = output_folder(args.out) if args.out else None
     task, (policy, tokenizer) = task_of(args), start(args)
     if args.checkpoint:
-        weights = load_checkpoint(args.checkpoint)["models"]
+        weights = load_checkpoint(args.checkpoint).get("models", {})
         Models(policy).load({name: value for name, value in weights.items() if name.startswith("policy.")})
     result = evaluate(
         policy,
@@ -241,8 +238,7 @@ def beside(before: dict, after: dict) -> None:
 def run_preflight(args: argparse.Namespace) -> dict:
     """Print the report of the set-up that the flags ask for."""
     evaluated(args)
-    counts = [*(["samples"] if args.samples is not None else []), *(["test_problems"] if args.test_problems else [])]
-    at_least_one(args, "problems", "steps", *counts)
+    at_least(1, args, "problems", "steps", *(["samples"] if args.samples is not None else []))
     folder = output_folder(args.out) if args.out else None
     task = task_of(args)
     config = config_of(args, task)
@@ -271,9 +267,7 @@ def run_preflight(args: argparse.Namespace) -> dict:
 
 def run_merge(args: argparse.Namespace) -> dict:
     """Merge, save, and say where."""
-    if args.out.resolve() == args.policy.resolve():
-        raise InputError(f"--out must be another folder than the adapter's, {args.policy}")
-    base, dtype = merge(args.policy, output_folder(args.out), args.dtype)
+    base, dtype = merge(args.policy, args.out, args.dtype)
     print(f"Merged into {base}, {dtype}: {args.out}")
-    print("Trained beside 4-bit weights, it now stands on the whole ones: evaluate both before you rely on it.")
+    print("If it was trained beside 4-bit weights, it now stands on the whole ones: evaluate both before you use it.")
     return {"base": base, "dtype": dtype, "out": str(args.out)}

@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from grpo_teach.errors import InputError
 from grpo_teach.evaluate import Evaluation, evaluate
 from grpo_teach.policy import save_policy
 from grpo_teach.rollout import Rollouts, ends
@@ -71,17 +72,23 @@ def rate_factor(step: int, steps: int, schedule: str, warmup: int) -> float:
 
 @dataclass
 class Stop:
-    """Whether somebody has asked the run to end after its step."""
+    """Whether somebody has asked the run to end after its step, and whether it has begun with one."""
 
     asked: bool = False
+    begun: bool = False
 
 
 @contextmanager
 def stop_on_interrupt() -> Iterator[Stop]:
-    """Within it the first Ctrl-C asks for an end in good order; the second interrupts as ever."""
+    """Within it the first Ctrl-C asks for an end in good order; the second interrupts as ever, as does one too early.
+
+    Until the first step has begun there is nothing that a checkpoint would save.
+    """
     stop, before = Stop(), signal.getsignal(signal.SIGINT)
 
     def ask(*_) -> None:
+        if not stop.begun:
+            raise KeyboardInterrupt
         stop.asked = True
         signal.signal(signal.SIGINT, before)
         print("ending after this step, with a checkpoint; Ctrl-C again ends at once", flush=True)
@@ -124,6 +131,9 @@ class LongRun(Trainer):
 
     def __post_init__(self):
         super().__post_init__()
+        learns = self.steps - self.config.critic_warmup
+        if self.watch.schedule != Watch.schedule and self.watch.warmup >= learns:
+            raise InputError(f"warmup must end before the run's {learns} steps do, or no schedule can follow it")
         self.began, self.board, self.said = time.perf_counter(), None, ([], [])
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
 
@@ -132,8 +142,7 @@ class LongRun(Trainer):
         step = self.step
         if step == 0 and self.problems and not self.before:
             self.before = self.evaluate(self.problems, keep=False).as_dict()
-            if self.stop.asked:  # there is nothing yet that a step would save
-                raise KeyboardInterrupt
+        self.stop.begun = True
         alone = self.config.critic_warmup  # steps from which the critic learns alone, at its full rate
         factor = rate_factor(max(0, step - alone), self.steps - alone, self.watch.schedule, self.watch.warmup)
         factors = [factor, 1.0 if step < alone else factor]
@@ -183,12 +192,12 @@ class LongRun(Trainer):
         return found
 
     def identity(self) -> dict:
-        """The trainer's, what of the watch changes the training, and the adapter's scale."""
+        """The trainer's, what of the watch changes the training, and the adapter's rank and scale."""
         changes = {name: getattr(self.watch, name) for name in ("schedule", "warmup", "mask_cut_off")}
         changes = {name: value for name, value in changes.items() if value != getattr(Watch, name)}
         changes |= {"steps": self.steps} if "schedule" in changes else {}
         adapter = getattr(self.models.policy, "peft_config", {}).get("default")
-        changes |= {"lora_alpha": adapter.lora_alpha} if adapter else {}
+        changes |= {"lora_rank": adapter.r, "lora_alpha": adapter.lora_alpha} if adapter else {}
         return super().identity() | changes
 
     def state(self) -> dict:
@@ -196,10 +205,13 @@ class LongRun(Trainer):
         return super().state() | {"before": self.before, "best": self.best}
 
     def restore(self, state: dict) -> None:
-        """The trainer's."""
-        unsaid = {name: value for name, value in self.identity().items() if name == "lora_alpha"}  # by older runs
-        super().restore(state | {"config": unsaid | state["config"]})
-        self.before, self.best = state.get("before", {}), state.get("best", self.best)
+        """The trainer's, unless more steps are made already than are asked for."""
+        if state["step"] > self.steps:
+            raise InputError(f"the checkpoint is {state['step']} steps on, further than the {self.steps} asked for")
+        unsaid = {name: value for name, value in self.identity().items() if name.startswith("lora_")}  # by older runs
+        state = {"before": {}, "best": self.best} | state | {"config": unsaid | state.get("config", {})}
+        super().restore(state)
+        self.before, self.best = state["before"], state["best"]
 
     def _few(self) -> list[tuple[str, float, str]]:
         texts, problems, rewards = self.said

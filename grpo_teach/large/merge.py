@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM
 
 from grpo_teach.errors import InputError, needed
+from grpo_teach.large.folders import free_folder
 from grpo_teach.large.load import load_large_tokenizer
 from grpo_teach.large.options import DTYPES
-from grpo_teach.large.shapes import loaded
+from grpo_teach.large.shapes import base_of, loaded
+from grpo_teach.policy import save_policy
 
 __all__ = ["merge"]
 
@@ -29,21 +30,18 @@ def merge(adapter: str | Path, out: str | Path, dtype: str = "auto") -> tuple[st
     Returns:
         ``(base, dtype)``: their names.
     Raises:
-        InputError: if the folder holds no adapter, or its base cannot be loaded: one of random weights never can.
+        InputError: if the folder holds no adapter, its base cannot be loaded (one of random weights never can), or
+            ``out`` holds a model or a run.
     Source: LoRA (arXiv 2106.09685) section 4.1.
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
     peft = needed("peft")
-    try:
-        base = json.loads((Path(adapter) / "adapter_config.json").read_text())["base_model_name_or_path"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{adapter} is no folder of an adapter: adapter_config.json is missing or broken") from error
+    base = base_of(adapter)
     if not base:
         raise InputError(f"the adapter in {adapter} stood beside random weights: there is no base to merge it with")
-    tokenizer = load_large_tokenizer(adapter)
+    out, tokenizer = free_folder(out, read=adapter), load_large_tokenizer(adapter)
     policy = loaded(AutoModelForCausalLM, base, dtype=dtype if dtype == "auto" else getattr(torch, dtype))
     merged = loaded(peft.PeftModel, str(adapter), policy).merge_and_unload()
-    merged.save_pretrained(out)
-    tokenizer.save_pretrained(out)
+    save_policy(merged, tokenizer, out)
     return base, str(merged.dtype).removeprefix("torch.")

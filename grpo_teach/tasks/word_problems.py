@@ -139,7 +139,10 @@ def chat_prompt(tokenizer, question: str, system: str = SYSTEM, template: Mappin
     try:
         more = {"tokenize": False, "add_generation_prompt": True, "date_string": DATE} | dict(template)
         with mock.patch("transformers.utils.chat_template_utils.datetime", SameDay, create=True):
-            return tokenizer.apply_chat_template(messages, **more)
+            prompt = tokenizer.apply_chat_template(messages, **more)
+        if not isinstance(prompt, str):
+            raise TypeError(f"it gives {type(prompt).__name__}, no text, with {', '.join(template)}")
+        return prompt
     except Exception as error:  # a template may raise anything, and some do for a system prompt
         raise InputError(f"the tokenizer's chat template refuses a system prompt and a question: {error}") from error
 
