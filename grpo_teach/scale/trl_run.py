@@ -29,7 +29,7 @@ from transformers import PrinterCallback, TrainerCallback
 
 from grpo_teach import records
 from grpo_teach.algorithms.grpo import GRPO
-from grpo_teach.commands.flags import add_flags, at_least_one, given, task_flags, task_of, template_option
+from grpo_teach.commands.flags import add_flags, at_least, given, task_flags, task_of, template_option
 from grpo_teach.errors import InputError, needed
 from grpo_teach.evaluate import evaluate
 from grpo_teach.policy import BASES, load_policy, load_tokenizer
@@ -180,7 +180,7 @@ def same_run(folder: Path, identity: dict, restarted: bool) -> None:
 def run(args: argparse.Namespace) -> None:
     """Train, save the policy, ask the held-out problems."""
     trl, datasets = needed("trl"), needed("datasets")
-    at_least_one(args, "steps", "checkpoint_every", "problems", *(["tokens"] if args.tokens is not None else []))
+    at_least(1, args, "steps", "checkpoint_every", "problems", *(["tokens"] if args.tokens is not None else []))
     cpu = not torch.cuda.is_available()
     process = joined(cpu)
     task, source = task_of(args), str(args.policy or BASES / args.task)
