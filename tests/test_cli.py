@@ -78,6 +78,7 @@ def test_pretrain_is_deterministic_for_a_seed(capsys, tmp_path):
         (["preflight", "--test-problems", "-1"], "--test-problems must be at least 0"),
         (["train", "--schedule", "cosine", "--warmup", "3", "--steps", "3"], "warmup"),
         (["train", "--policy", "../no/such"], "no such folder"),
+        (["train", "--policy", "nope"], "nope: there is no such folder"),
         (["train", "--addends", "1"], "addends"),
         (["train", "--addends", "five"], "addends"),
         (["train", "--policy", "no/such/folder"], "no/such/folder"),

@@ -52,11 +52,11 @@ def local(name: str | Path) -> str | Path:
     """A folder's absolute path, so that an adapter saved beside its model finds it from anywhere; or a Hub's name.
 
     Raises:
-        InputError: if it can be no name on the Hub, and there is no such folder.
+        InputError: if there is no such folder, and it is a ``Path`` or can be no name on the Hub.
     """
     if Path(name).exists():
         return Path(name).absolute()
-    if not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", str(name)):
+    if isinstance(name, Path) or not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", name):
         raise InputError(f"cannot load {name}: there is no such folder")
     return name
 
