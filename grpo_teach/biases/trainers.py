@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from grpo_teach.algorithms.later.dapo import DynamicSampling
 from grpo_teach.biases.sampler import sampled_logits
 from grpo_teach.score import score
 from grpo_teach.train import Trainer
@@ -77,8 +78,12 @@ def elsewhere(
 
 
 def trainer_of(variant) -> type[Trainer]:
-    """The trainer that a variant of a study asks for by its ``engine``."""
-    return elsewhere(**variant.engine) if variant.engine else Trainer
+    """The trainer that a variant of a study asks for by its ``dynamic``, ``engine`` or ``stale``."""
+    if variant.dynamic:
+        return DynamicSampling
+    if variant.engine:
+        return elsewhere(**variant.engine)
+    return stale(variant.stale) if variant.stale else Trainer
 
 
 def _sampled_by(policy, trainer: Trainer):

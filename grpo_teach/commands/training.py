@@ -153,8 +153,8 @@ def run_train(args: argparse.Namespace) -> dict:
     watch, reward = Watch(**given(args, Watch)), reward_of(args.reward) if args.reward else None
     task = task_of(args)
     config = config_of(args, task)
-    free_folder(args.out, args.model or args.policy, args.resume)
     fits(args, config, task, max(evaluations(args, task, args.problems), default=0))
+    free_folder(args.out, args.model or args.policy, args.resume)
     policy, tokenizer = start(args)
     run = {"steps": args.steps, "out": args.out, "progress": not args.quiet}
     with stop_on_interrupt() as stop:

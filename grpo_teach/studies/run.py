@@ -67,6 +67,8 @@ class Variant:
             a judge that learned from the errors of that name (:func:`grpo_teach.rewards.step_model.labelled`).
         best_of_n: of each group's right answers only the first is paid.
         demonstrations: learn worked answers that are given, as many, in place of the policy's own.
+        dynamic: sample until the batch is full of mixed groups.
+        stale: the batch is sampled by the policy of so many updates ago.
         engine: what samples otherwise than the policy says, as :func:`grpo_teach.biases.trainers.elsewhere` takes it.
         train_problems: how many different problems training may draw; None for no limit.
         also_asked: further tasks to evaluate on at the end, as options by name.
@@ -92,6 +94,8 @@ class Variant:
     steps_paid: str | None = None
     best_of_n: bool = False
     demonstrations: bool = False
+    dynamic: bool = False
+    stale: int = 0
     engine: dict = field(default_factory=dict)
     train_problems: int | None = None
     also_asked: dict = field(default_factory=dict)
