@@ -32,7 +32,7 @@ def ask(tmp_path, monkeypatch, capsys):
         loaded.clear()
         place = ["--out", tmp_path / "out", "--device", "cpu", "--random-weights", *([] if loud else ["--quiet"])]
         code, out, err = run(capsys, "train", "--model", shape, *place, *SIZES, *flags)
-        assert not (tmp_path / "out").exists()
+        assert not list((tmp_path / "out").rglob("*"))
         return code, out, err, [*loaded]
 
     return asked
