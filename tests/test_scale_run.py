@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -132,12 +133,16 @@ def launched(tmp_path_factory):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root.parent), "TRL_EXPERIMENTAL_SILENCE": "1"}
     with open(folder / "said", "w") as said:
         launcher = subprocess.Popen(command, env=environment, stdout=said, stderr=said)
+        guard = threading.Timer(600, launcher.terminate)  # it ends its workers too: a run that hangs fails
+        guard.daemon = True
+        guard.start()
         while launcher.poll() is None and len(trl_run.read_metrics(folder / "killed")) < 3:
             time.sleep(0.05)
         workers = [p for p in psutil.Process(launcher.pid).children(recursive=True) if p.environ().get("RANK") == "1"]
         (victim,) = [worker for worker in workers if "two_processes.py" in " ".join(worker.cmdline())]
         os.kill(victim.pid, signal.SIGKILL)
         ended = launcher.wait()
+        guard.cancel()
     assert ended == 0, (folder / "said").read_text()[-3000:]
     return SimpleNamespace(folder=folder, start=start, rollouts=rollouts)
 
