@@ -20,6 +20,7 @@ import torch
 from grpo_teach import ALGORITHMS, ChainSum, load_base, train
 from grpo_teach.records import RECORDED, manifest, short, write_json
 from grpo_teach.scale.trl_run import read_metrics
+from grpo_teach.studies.resume import resumed
 
 RECORD = RECORDED / "two_processes.json"
 ALGORITHM, TASK = ALGORITHMS["grpo"], ChainSum(5)
@@ -53,9 +54,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RECORD, help="the record to write")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    runs = json.loads(args.out.read_text())["runs"] if args.out.exists() else {"trl": [], "grpo_teach": []}
     about = manifest({"tokens": args.tokens, "processes": 2, **vars(ALGORITHM.Settings())}, list(range(args.seeds)))
     about["versions"] |= {name: metadata.version(name) for name in ("trl", "accelerate")}
+    about, runs = resumed(args.out, about, {"trl": [], "grpo_teach": []}, may_differ=["seed"])
     for seed in range(args.seeds):
         for who, method in (("trl", in_trl), ("grpo_teach", here)):
             if seed in [run["seed"] for run in runs[who]]:

@@ -42,7 +42,7 @@ class Rollouts:
 
     def __getitem__(self, rows: Tensor) -> Rollouts:
         """The given rows (indices or a boolean mask)."""
-        return Rollouts(*(tensor[rows] for tensor in vars(self).values()))
+        return type(self)(*(tensor[rows] for tensor in vars(self).values()))
 
     @property
     def lengths(self) -> Tensor:

@@ -13,9 +13,8 @@ import torch
 
 from grpo_teach import exercises, memory
 from grpo_teach.exercises.chapter_08 import Fitting
-from grpo_teach.exercises.diagnosis import Diagnosis
+from grpo_teach.exercises.choice import Choice
 from grpo_teach.exercises.exercise import TEXTS, Exercise
-from grpo_teach.exercises.prediction import Prediction
 from grpo_teach.large import model_config
 
 TESTS = Path(__file__).parent
@@ -46,7 +45,7 @@ COURSE = {
     *("asymmetric_clipped_loss", "sequence_ratio", "truncated_weight", "overlong_penalty"),
 }
 
-NAMES = [name for name, exercise in exercises.EXERCISES.items() if not isinstance(exercise, Diagnosis | Prediction)]
+NAMES = [name for name, exercise in exercises.EXERCISES.items() if not isinstance(exercise, Choice)]
 COMPARED = [name for name in NAMES if isinstance(exercises.EXERCISES[name], Exercise)]
 
 pytestmark = pytest.mark.usefixtures("own_progress")

@@ -1,4 +1,7 @@
-"""Predict, then check: the answer is read off the record, and every choice gets its sentence."""
+"""Predict, then check: the answer is read off the record, and every choice gets its sentence.
+
+What holds of every question with choices is tested here for the diagnoses of chapter 13 too.
+"""
 
 import ast
 from pathlib import Path
@@ -8,13 +11,14 @@ import numpy
 import pytest
 
 from grpo_teach import exercises
+from grpo_teach.exercises.choice import Choice
 from grpo_teach.exercises.prediction import Prediction
 from grpo_teach.records import load_record
 
-PREDICTIONS = {name: e for name, e in exercises.EXERCISES.items() if isinstance(e, Prediction)}
+QUESTIONS = {name: e for name, e in exercises.EXERCISES.items() if isinstance(e, Choice)}  # diagnoses too
+PREDICTIONS = {name: e for name, e in QUESTIONS.items() if isinstance(e, Prediction)}
 CHOICES = [(name, choice) for name, prediction in PREDICTIONS.items() for choice in prediction.choices]
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("[01][0-9]_*.ipynb"))
-NOTEBOOKS = [path for path in NOTEBOOKS if path.stem != "13_break_it"]  # asks for diagnoses
 
 pytestmark = pytest.mark.usefixtures("own_progress")
 
@@ -31,14 +35,14 @@ def test_the_recorded_choice_passes_and_every_other_is_told_what_was_recorded(na
     assert exercises.progress()[name] == verdict.passed
 
 
-@pytest.mark.parametrize("name", PREDICTIONS)
+@pytest.mark.parametrize("name", QUESTIONS)
 def test_what_is_not_offered_is_said_and_an_empty_answer_is_not_attempted(name):
     def stub(rewards): ...
 
     for nothing in (None, ..., stub):
         verdict = exercises.check(name, nothing)
         assert (verdict.passed, verdict.attempted, verdict.diagnosis) == (False, False, None)
-        assert all(choice in verdict.message for choice in PREDICTIONS[name].choices)
+        assert all(choice in verdict.message for choice in QUESTIONS[name].choices)
     for other in ("none of these", 3, ["sft"], {}, float("nan")):
         verdict = exercises.check(name, other)
         assert verdict.attempted and not verdict.passed and verdict.diagnosis == "no_such_choice"
@@ -69,7 +73,7 @@ def test_the_winner_is_the_one_with_the_highest_mean_in_the_file():
     assert PREDICTIONS["which_ends_highest"].answer() == of.get(best, "ppo")
 
 
-def test_the_notebooks_ask_each_prediction_once_with_its_choices_before_its_check():
+def test_the_notebooks_ask_each_question_once_with_its_choices_before_its_check():
     asked = []
     for path in NOTEBOOKS:
         cells = nbformat.read(path, as_version=4).cells
@@ -78,8 +82,8 @@ def test_the_notebooks_ask_each_prediction_once_with_its_choices_before_its_chec
                 (statement,) = ast.parse(cell.source).body
                 name = statement.targets[0].id
                 assert statement.value.value is ...
-                assert all(f'"{choice}"' in cell.source for choice in PREDICTIONS[name].choices)
+                assert all(f'"{choice}"' in cell.source for choice in QUESTIONS[name].choices)
                 assert after.metadata.tags == ["check"]
                 assert after.source.strip() == f'exercises.check("{name}", {name})'
                 asked.append(name)
-    assert sorted(asked) == sorted(PREDICTIONS)
+    assert asked == list(QUESTIONS)

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from grpo_teach.exercises.calls import is_stub
+from grpo_teach.exercises.choice import Choice
 from grpo_teach.exercises.exercise import TEXTS
-from grpo_teach.exercises.report import Verdict
 from grpo_teach.records import load_record
 
 __all__ = ["Diagnosis"]
 
 
 @dataclass(frozen=True)
-class Diagnosis:
+class Diagnosis(Choice):
     """One run to diagnose.
 
     Attributes:
@@ -42,17 +41,10 @@ class Diagnosis:
         """The right choice: the bug's name, or ``"none that shows"``."""
         return self.label if self.label in self.choices else "none that shows"
 
-    def examine(self, chosen) -> Verdict:
-        """Judge the reader's choice; ``None``, ``...`` and an empty function are "not attempted"."""
+    def says(self, chosen: str) -> str:
+        """What that bug would look like, and what the doctor sees in this run."""
         from grpo_teach.clinic.doctor import examine
 
-        offered = ", ".join(f'"{choice}"' for choice in self.choices)
-        if chosen is None or chosen is ... or (callable(chosen) and is_stub(chosen)):
-            return Verdict(self.name, False, False, None, f"Write down one of {offered}, then run this cell again.")
-        if not isinstance(chosen, str) or chosen not in self.choices:
-            return Verdict(self.name, False, True, "no_such_choice", f"{chosen!r} is not offered: choose {offered}.")
-        right = chosen == self.answer()
         seen = "\n".join(f"{found.sign}: {found.evidence}" for found in examine(self.run())) or "nothing"
-        opening = "So it is." if right else "It would look otherwise."
-        message = f"{opening} {self.choices[chosen]}\nWhat the doctor sees in this run:\n{seen}"
-        return Verdict(self.name, right, True, None if right else chosen.replace(" ", "_"), message)
+        opening = "So it is." if chosen == self.answer() else "It would look otherwise."
+        return f"{opening} {self.choices[chosen]}\nWhat the doctor sees in this run:\n{seen}"

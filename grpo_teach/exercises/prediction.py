@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from grpo_teach.exercises.calls import is_stub
+from grpo_teach.exercises.choice import Choice
 from grpo_teach.exercises.exercise import TEXTS
-from grpo_teach.exercises.report import Verdict
 from grpo_teach.records import load_record
 
 __all__ = ["Prediction"]
 
 
 @dataclass(frozen=True)
-class Prediction:
+class Prediction(Choice):
     """One question; what is not given here is read from the TOML file.
 
     Attributes:
@@ -51,21 +50,11 @@ class Prediction:
         functions = {"difference": difference, "mean": mean, "winner": winner}
         return eval(self.truth, functions | {"found": self.found()})
 
-    def examine(self, chosen) -> Verdict:
-        """Judge the reader's choice; ``None``, ``...`` and an empty function are "not attempted"."""
-        offered = ", ".join(f'"{choice}"' for choice in self.choices)
-        if chosen is None or chosen is ... or (callable(chosen) and is_stub(chosen)):
-            return Verdict(self.name, False, False, None, f"Write down one of {offered}, then run this cell again.")
-        if not isinstance(chosen, str) or chosen not in self.choices:
-            return Verdict(self.name, False, True, "no_such_choice", f"{chosen!r} is not offered: choose {offered}.")
-        right = chosen == self.answer()
-        message = f"{self.choices[chosen]}\n{self._evidence()}"
-        return Verdict(self.name, right, True, None if right else chosen.replace(" ", "_"), message)
-
-    def _evidence(self) -> str:
+    def says(self, chosen: str) -> str:
+        """The choice's sentence, and the evidence: for each label mean, 95% interval and seeds."""
         from grpo_teach.studies.results import interval, mean
 
-        rows = []
+        rows = [self.choices[chosen]]
         for label, values in self.found().items():
             low, high = interval(values)
             rows.append(f"{label:30} {mean(values):8.3g}   95% {low:.3g} to {high:.3g}, {len(values)} seeds")

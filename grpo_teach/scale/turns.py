@@ -35,9 +35,6 @@ class Turns(Rollouts):
 
     written: Tensor
 
-    def __getitem__(self, rows: Tensor) -> Turns:
-        return Turns(*(tensor[rows] for tensor in vars(self).values()))
-
     @property
     def lengths(self) -> Tensor:
         """[B] tokens of each row, the tools' included: so far scoring has to read."""
@@ -150,9 +147,10 @@ class WithTool(Trainer):
 
     def look(self, rollouts: Turns, texts: list[str], rewards: Tensor) -> dict:
         """Beside what every batch shows, ``calls``: the share of completions in which the tool answered."""
-        answered = (rollouts.written > rollouts.mask).any(dim=1) if self.masked else torch.zeros(0)
-        called = {"calls": float(answered.float().mean())} if len(answered) else {}
-        return super().look(rollouts, texts, rewards) | called
+        seen = super().look(rollouts, texts, rewards)
+        if self.masked:  # otherwise nothing tells the tool's tokens from the policy's
+            seen["calls"] = float((rollouts.written > rollouts.mask).any(dim=1).float().mean())
+        return seen
 
     def evaluate(self, problems: int) -> Evaluation:
         """The policy with its tool, one answer to each of the task's fixed held-out problems."""
