@@ -1,7 +1,8 @@
 """Train the policy that the book's first page ships: ``python benchmarks/page_policy.py [--seed S]``.
 
-GRPO with the defaults on the small base of width 64. Writes ``grpo_teach/recorded/page_policy.json``: manifest, metrics of
-each step, the held-out accuracy before and after, and the weights in 16 bits. One run of one seed: a demonstration.
+GRPO with the defaults on the small base of width 64. Writes ``grpo_teach/recorded/page_policy.json``: manifest,
+metrics of each step, the held-out accuracy before and after, and the weights in 16 bits. One run of one seed: a
+demonstration, not a result.
 """
 
 from __future__ import annotations

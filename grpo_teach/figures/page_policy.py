@@ -1,4 +1,4 @@
-"""A policy that lives in a page: it samples there, shows what it nearly said, and GRPO trains it, in plain JavaScript."""
+"""A policy that lives in a page: plain JavaScript samples from it, shows what it nearly said, and trains it by GRPO."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import base64
 import json
 from pathlib import Path
 
-import numpy
-from torch import Tensor
+import torch
 
 from grpo_teach.policy import load_base
 from grpo_teach.records import load_record
@@ -23,28 +22,24 @@ PARTS += ("drawProblem", "trainStep")  # what the page's own code offers
 def packed(policy, tokenizer) -> dict:
     """A tiny Llama's shape and its weights in 16 bits, as ``page/panel.js`` unpacks them.
 
-    Each weight matrix is rounded to whole numbers from -32767 to 32767 times a scale of its own: finer than float16,
-    which has 11 bits.
+    All weights in one row are cut into blocks as long as the model is wide, and each block is rounded to whole numbers
+    from -32767 to 32767 times a scale of its own: finer than float16, which has 11 bits.
 
     Args:
         policy: a ``LlamaForCausalLM`` with tied embeddings, as many key heads as heads, and rotary base 10000.
         tokenizer: its tokenizer.
     Returns:
-        ``shape`` (sizes, and each token's text), ``scales``, and ``data``: the whole numbers in base64.
+        ``shape`` (sizes, and each token's text), ``scales``, one a block, and ``data``: the whole numbers in base64.
     """
     of = policy.config
     words = {i: token for token, i in tokenizer.get_vocab().items()}
     shape = {"vocab": of.vocab_size, "width": of.hidden_size, "inner": of.intermediate_size, "eps": of.rms_norm_eps}
     shape |= {"layers": of.num_hidden_layers, "heads": of.num_attention_heads}
     shape["tokens"] = [words[i] for i in range(of.vocab_size)]
-    whole, scales = zip(*(_rounded(w.detach()) for w in policy.parameters()), strict=True)
-    data = base64.b64encode(numpy.concatenate(whole).astype("<i2").tobytes()).decode()
-    return {"shape": shape, "scales": list(scales), "data": data}
-
-
-def _rounded(weight: Tensor) -> tuple[numpy.ndarray, float]:
-    scale = float(weight.abs().max()) / 32767
-    return (weight.flatten() / scale).round().numpy(), scale
+    blocks = torch.cat([weight.detach().flatten() for weight in policy.parameters()]).reshape(-1, of.hidden_size)
+    scales = [float(f"{scale:.7g}") for scale in (blocks.abs().amax(dim=1) / 32767).tolist()]
+    whole = (blocks / torch.tensor(scales).unsqueeze(1)).round().clamp(-32767, 32767)
+    return {"shape": shape, "scales": scales, "data": base64.b64encode(whole.numpy().astype("<i2")).decode()}
 
 
 def kit() -> str:
@@ -54,7 +49,7 @@ def kit() -> str:
 
 
 def script() -> str:
-    """JavaScript that brings every :func:`panel` of a page to life: the base, and the recorded policy that it became."""
+    """JavaScript that brings a page's :func:`panel` to life, with the base and the recorded policy that it became."""
     record = load_record("page_policy")
     shipped = {"Before training": packed(*load_base(BASE)), f"After {len(record['history'])} steps": record["policy"]}
     code = (PAGE / "panel.js").read_text(encoding="utf-8")

@@ -3,14 +3,6 @@
   const kit = KIT, shipped = SHIPPED, {Policy, logSoftmax, sample, reward, randomFrom} = kit();
   const STEPS = 40, WATCHED = ["7+5+8+3+9=", "9+9+9+9+9=", "1+0+4+6+2="];
 
-  /** The policy of 16-bit weights: whole numbers, times a scale for each part. */
-  function unpack({shape, scales, data}) {
-    const bytes = Uint8Array.from(atob(data), c => c.charCodeAt(0)), whole = new Int16Array(bytes.buffer);
-    const policy = new Policy(shape, Float32Array.from(whole));
-    policy.parts().forEach((part, i) => part.forEach((x, t) => { part[t] = x * scales[i]; }));
-    return policy;
-  }
-
   const start = box => {
     const find = selector => box.querySelector(selector), svg = find("svg");
     const make = (name, options = {}, ...children) => {
@@ -19,7 +11,7 @@
       return node;
     };
     const policies = {};
-    for (const [title, packed] of Object.entries(shipped)) policies[title] = unpack(packed);
+    for (const [title, packed] of Object.entries(shipped)) policies[title] = Policy.unpack(packed);
     let seed = 1;
 
     /** One answer of each policy, token by token, and how many of 32 are right. */

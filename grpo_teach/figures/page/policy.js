@@ -87,10 +87,10 @@ class Policy {
     return {embed, layers, norm: next(d)};
   }
 
-  /** The parts of the weights in their order, each a window. */
-  parts() {
-    const {embed, layers, norm} = this.w;
-    return [embed, ...layers.flatMap(layer => Object.values(layer)), norm];
+  /** The policy of 16-bit weights: whole numbers, of which each `width` have a scale. */
+  static unpack({shape, scales, data}) {
+    const bytes = Uint8Array.from(atob(data), c => c.charCodeAt(0)), whole = new Int16Array(bytes.buffer);
+    return new Policy(shape, Float32Array.from(whole, (x, i) => x * scales[Math.floor(i / shape.width)]));
   }
 
   /** Token ids of a text; null if it holds a character that the policy does not know. */
