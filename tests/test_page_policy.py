@@ -23,10 +23,8 @@ def base():
 
 def in_page(body: str, **given):
     """What a function body returns, with the page's functions and the given values by name."""
-    names = (
-        "Policy, logSoftmax, score, randomFrom, reward, sample, advantages, gradientOf, Adam, drawProblem, trainStep"
-    )
-    code = f"const {{{names}}} = ({kit()})(), {{{', '.join(given)}}} = JSON.parse(require('fs').readFileSync(0));"
+    names = f"{{{', '.join(PARTS)}}} = ({kit()})(), {{{', '.join(given)}}}"
+    code = f"const {names} = JSON.parse(require('fs').readFileSync(0));"
     unpack = (
         "const policyOf = ({shape, weights}) => new Policy(shape, Float32Array.from(weights));"
         f"process.stdout.write(JSON.stringify((() => {{ {body} }})()));"
@@ -61,10 +59,10 @@ def test_log_probs_from_the_shipped_bits_agree_with_python_over_a_hundred_prompt
     prompts = [problem.prompt for problem in ChainSum((3, 5, 7)).test_set(100)]
     torch.manual_seed(0)
     rollouts = sample(policy, tokenizer, prompts)
-    right = score(policy, rollouts, temperature=0.7).detach()
+    right = score(policy, rollouts).detach()
     page = in_page(
         """const policy = Policy.unpack(shipped);
-        return rows.map(row => score(policy, row.prompt, row.completion, 0.7));""",
+        return rows.map(row => score(policy, row.prompt, row.completion));""",
         shipped=packed(policy, tokenizer),
         rows=rows_of(rollouts),
     )

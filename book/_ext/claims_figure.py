@@ -1,0 +1,35 @@
+"""``{claims-figure}``: all claims in one figure: a row for each verdict, a square for each claim that leads to it."""
+
+from html import escape
+
+from claims import VERDICTS, count, load
+from docutils import nodes
+from sphinx.util.docutils import SphinxDirective
+
+PAGE = "claims.html"  # beside the page that shows the figure
+STYLE = """<style>
+.claims-figure { border-collapse: separate; border-spacing: 0 0.3rem; }
+.claims-figure th { font-weight: normal; padding-right: 1rem; text-align: left; vertical-align: top; width: 9em; }
+.claims-figure td { line-height: 2.1; }
+.claims-figure a { border: 1px solid currentColor; border-radius: 0.2rem; margin-right: 0.15rem; padding: 0 0.3rem; }
+</style>"""
+
+
+class ClaimsFigure(SphinxDirective):
+    def run(self):
+        self.env.note_reread()  # a verdict may have changed
+        entries, rows = load(), ""
+        for verdict in VERDICTS:
+            held = {name: entry for name, entry in entries.items() if entry["verdict"] == verdict}
+            squares = " ".join(
+                f'<a href="{PAGE}#{name.lower()}" title="{escape(entry["claim"], quote=True)}">{name}</a>'
+                for name, entry in held.items()
+            )
+            rows += f'<tr><th scope="row">{verdict} ({len(held)})</th><td>{squares}</td></tr>' if held else ""
+        table = f'{STYLE}<table class="claims-figure"><tbody>{rows}</tbody></table>'
+        return [nodes.paragraph("", count(entries)), nodes.raw("", table, format="html")]
+
+
+def setup(app):
+    app.add_directive("claims-figure", ClaimsFigure)
+    return {"parallel_read_safe": True}
