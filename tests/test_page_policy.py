@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 import torch
@@ -176,3 +177,8 @@ def test_the_page_asks_no_other_host():
     for text in (script(), panel()):
         assert "fetch(" not in text and "import " not in text.replace("important", "")
         assert text.count("http") == text.count("http://www.w3.org")
+
+
+def test_the_first_page_says_how_many_weights_there_are(base):
+    intro = (Path(__file__).parents[1] / "book" / "intro.md").read_text(encoding="utf-8")
+    assert f"model of {sum(w.numel() for w in base[0].parameters()):,} weights" in intro

@@ -63,16 +63,25 @@
     const percent = p => p > 0.0095 ? `${Math.round(100 * p)}%` : "under 1%";
 
     // Training runs in a worker of its own, made of this page's text, so that the page stays alive.
-    let worker = null, paused = false, rows = [];
+    let worker = null, paused = false, waiting = false, rows = [];
     const state = text => { find(".state").textContent = text; };
+
+    /** Ask for the next step, unless one is under way, or none is wanted. */
+    function next(order = "step") {
+      if (waiting || paused || rows.length === STEPS) return;
+      waiting = true;
+      worker.postMessage(order);
+    }
 
     function train() {
       worker?.terminate();
-      [rows, paused] = [[], false];
+      [rows, paused, waiting] = [[], false, false];
+      find("[name=pause]").textContent = "Pause";
       const code = `const kit = ${kit}; (${work})(kit());`, began = performance.now();
       worker = new Worker(URL.createObjectURL(new Blob([code], {type: "text/javascript"})));
       const {shape, weights} = policies[Object.keys(shipped)[0]];
       worker.onmessage = ({data}) => {
+        waiting = false;
         rows.push(data);
         if (data.weights) policies["Trained by you"] = new Policy(shape, data.weights);
         draw();
@@ -80,13 +89,13 @@
         state(`Step ${rows.length} of ${STEPS}: ${percent(data.reward)} of the answers right, ${data.length.toFixed(0)} tokens long, ${seconds} s.`);
         find(".transcripts").replaceChildren(...data.said.map(([problem, text]) => make("li", {textContent: problem + text})));
         if (rows.length === STEPS) finish();
-        else if (!paused) worker.postMessage("step");
+        next();
       };
       worker.onerror = () => state("This browser does not let a page start a worker, so it cannot train here.");
       find("[name=pause]").disabled = false;
       find("[name=train]").textContent = "Start again";
       state("The first step is on its way.");
-      worker.postMessage({shape, weights, seed: Date.now() % 2 ** 31, watched: WATCHED});
+      next({shape, weights, seed: Date.now() % 2 ** 31, watched: WATCHED});
     }
 
     function finish() {
@@ -108,7 +117,7 @@
     find("[name=pause]").onclick = ({target}) => {
       paused = !paused;
       target.textContent = paused ? "Go on" : "Pause";
-      if (!paused) worker.postMessage("step");
+      next();
     };
     find("[name=train]").onclick = train;
     find("form").onsubmit = event => { event.preventDefault(); seed++; ask(); };
