@@ -130,6 +130,21 @@ def test_rewards_and_advantages_are_the_packages():
 
 
 @needs_node
+@pytest.mark.parametrize("n, k, m", [(1, 4, 4), (3, 64, 256), (50, 256, 64), (7, 64, 17), (5, 6, 8), (300, 128, 512)])
+@pytest.mark.parametrize("add", [False, True])
+def test_products_of_matrices_are_torchs_with_wide_numbers_and_without(n, k, m, add):
+    torch.manual_seed(0)
+    a, b, out = torch.randn(n, k), torch.randn(m, k), torch.randn(n, m)
+    page = in_page(
+        """const [x, y, into] = [a, b, out].map(values => Float32Array.from(values));
+        return Array.from(product(x, y, n, k, m, into, add));""",
+        a=a.flatten().tolist(), b=b.flatten().tolist(), out=out.flatten().tolist(), n=n, k=k, m=m, add=add,
+    )  # fmt: skip
+    right = a @ b.T + (out if add else 0)
+    assert torch.tensor(page).reshape(n, m) == pytest.approx(right, abs=1e-4)
+
+
+@needs_node
 def test_adam_is_torchs_with_the_gradient_cut():
     torch.manual_seed(2)
     weights, gradients = torch.randn(50), torch.randn(3, 50) * torch.tensor([[0.01], [1.0], [5.0]])

@@ -15,7 +15,19 @@ __all__ = ["BASE", "PARTS", "kit", "packed", "panel", "script"]
 
 BASE = "chain_sum_64"  # of the shipped bases the smallest that GRPO teaches: 132,480 weights
 PAGE = Path(__file__).parent / "page"
-PARTS = ("Policy", "logSoftmax", "score", "randomFrom", "reward", "sample", "advantages", "gradientOf", "Adam")
+SOURCES = ("arrays.js", "policy.js", "grpo.js")
+PARTS = (
+    "product",
+    "Policy",
+    "logSoftmax",
+    "score",
+    "randomFrom",
+    "reward",
+    "sample",
+    "advantages",
+    "gradientOf",
+    "Adam",
+)
 PARTS += ("drawProblem", "trainStep")  # what the page's own code offers
 
 
@@ -43,8 +55,8 @@ def packed(policy, tokenizer) -> dict:
 
 
 def kit() -> str:
-    """JavaScript: a function that returns what ``policy.js`` and ``grpo.js`` define, by name."""
-    code = "".join((PAGE / name).read_text(encoding="utf-8") for name in ("policy.js", "grpo.js"))
+    """JavaScript: a function that returns what :data:`SOURCES` define, by name."""
+    code = "".join((PAGE / name).read_text(encoding="utf-8") for name in SOURCES)
     return f"function () {{\n{code}\nreturn {{{', '.join(PARTS)}}};\n}}"
 
 

@@ -1,66 +1,7 @@
-// The toy policy in plain JavaScript: a Llama, forward and backward. No library; it works from a file and in a worker.
+// The toy policy in plain JavaScript: a Llama, forward and backward, on the matrices of arrays.js. No library.
 "use strict";
 
 const LN10000 = Math.log(10000); // rotary base
-
-/** out[n, m] = a[n, k] · b[m, k]ᵀ, added to what out holds if `add`. Matrices lie row by row in Float32Arrays. */
-function product(a, b, n, k, m, out, add = false) {
-  for (let i = 0; i < n; i++) {
-    const row = i * k;
-    let j = 0;
-    for (; j + 3 < m; j += 4) { // four outputs at a time: each number of a is read once for all of them
-      const p = j * k, q = p + k, r = q + k, s = r + k, o = i * m + j;
-      let c0 = 0, c1 = 0, c2 = 0, c3 = 0;
-      for (let t = 0; t < k; t++) {
-        const x = a[row + t];
-        c0 += x * b[p + t];
-        c1 += x * b[q + t];
-        c2 += x * b[r + t];
-        c3 += x * b[s + t];
-      }
-      if (add) { out[o] += c0; out[o + 1] += c1; out[o + 2] += c2; out[o + 3] += c3; }
-      else { out[o] = c0; out[o + 1] = c1; out[o + 2] = c2; out[o + 3] = c3; }
-    }
-    for (; j < m; j++) {
-      let c = 0;
-      for (let t = 0; t < k; t++) c += a[row + t] * b[j * k + t];
-      out[i * m + j] = add ? out[i * m + j] + c : c;
-    }
-  }
-  return out;
-}
-
-/** bᵀ [m, n] of b [n, m]. */
-function transposed(b, n, m) {
-  const out = new Float32Array(n * m);
-  for (let i = 0; i < n; i++) for (let j = 0; j < m; j++) out[j * n + i] = b[i * m + j];
-  return out;
-}
-
-/** x[n, d] / rms(x) · w, and 1 / rms of each row, which the backward needs. */
-function rmsNorm(x, w, d, eps) {
-  const n = x.length / d, y = new Float32Array(x.length), inverse = new Float32Array(n);
-  for (let i = 0; i < n; i++) {
-    let sum = 0;
-    for (let t = i * d; t < (i + 1) * d; t++) sum += x[t] * x[t];
-    inverse[i] = 1 / Math.sqrt(sum / d + eps);
-    for (let t = 0; t < d; t++) y[i * d + t] = x[i * d + t] * inverse[i] * w[t];
-  }
-  return [y, inverse];
-}
-
-/** Adds to dx and dw what dy, the gradient of rmsNorm's result, gives them. */
-function rmsNormBack(dy, x, inverse, w, d, dx, dw) {
-  for (let i = 0; i < inverse.length; i++) {
-    const o = i * d, s = inverse[i];
-    let along = 0;
-    for (let t = 0; t < d; t++) {
-      along += dy[o + t] * w[t] * x[o + t];
-      dw[t] += dy[o + t] * x[o + t] * s;
-    }
-    for (let t = 0; t < d; t++) dx[o + t] += s * (dy[o + t] * w[t] - x[o + t] * along * s * s / d);
-  }
-}
 
 class Policy {
   /**
@@ -68,7 +9,7 @@ class Policy {
    * @param weights all weights in one Float32Array, in the order of `views`.
    */
   constructor(shape, weights) {
-    Object.assign(this, shape);
+    Object.assign(this, shape, {shape});
     this.weights = weights;
     this.w = this.views(weights);
     this.head = this.width / this.heads;
@@ -207,8 +148,9 @@ class Policy {
         layer.dv ??= new Float32Array(layer.v.length);
       }
     }
-    const through = (dy, weight, m, k, dx) => product(dy, transposed(weight, m, k), N, m, k, dx, true);
-    const onto = (dy, x, m, k, dw) => product(transposed(dy, N, m), transposed(x, N, k), m, N, k, dw, true);
+    const wide = Math.ceil(N / 4) * 4;
+    const through = (dy, weight, m, k, dx) => product(dy, transposed(weight, m, k, m), N, m, k, dx, true);
+    const onto = (dy, x, m, k, dw) => product(transposed(dy, N, m), transposed(x, N, k), m, wide, k, dw, true);
     onto(dlogits, seen.last, V, d, g.embed);
     const dlast = through(dlogits, this.w.embed, V, d, new Float32Array(N * d)), dx = new Float32Array(N * d);
     rmsNormBack(dlast, seen.x, seen.inverse, this.w.norm, d, dx, g.norm);
