@@ -14,7 +14,7 @@ from grpo_teach.records import load_record
 __all__ = ["BASE", "PARTS", "kit", "packed", "panel", "script"]
 
 BASE = "chain_sum_64"  # of the shipped bases the smallest that GRPO teaches: 132,480 weights
-PAGE = Path(__file__).parent / "page"
+PAGE = Path(__file__).parent / "policy_js"
 SOURCES = ("arrays.js", "policy.js", "grpo.js")
 PARTS = (
     "product",
@@ -32,7 +32,7 @@ PARTS += ("drawProblem", "trainStep")  # what the page's own code offers
 
 
 def packed(policy, tokenizer) -> dict:
-    """A tiny Llama's shape and its weights in 16 bits, as ``page/panel.js`` unpacks them.
+    """A tiny Llama's shape and its weights in 16 bits, as ``policy_js/panel.js`` unpacks them.
 
     All weights in one row are cut into blocks as long as the model is wide, and each block is rounded to whole numbers
     from -32767 to 32767 times a scale of its own: finer than float16, which has 11 bits.
