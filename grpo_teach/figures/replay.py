@@ -19,7 +19,7 @@ __all__ = ["record_run", "replay"]
 def record_run(seed: int = 0, steps: int = 60, every: int = 3, shown: int = 3, problems: int = 256) -> dict:
     """Train the base once on chain sums with GRPO's defaults, and note on the way how well it does and what it writes.
 
-    Looking changes nothing in the training: it draws from random numbers of its own, the same each time.
+    Looking changes nothing in the training: it draws from random numbers of its own.
 
     Args:
         seed: of the training.
@@ -39,7 +39,7 @@ def record_run(seed: int = 0, steps: int = 60, every: int = 3, shown: int = 3, p
             return
         found = evaluate(policy, tokenizer, task, problems)
         with torch.random.fork_rng():
-            torch.manual_seed(0)
+            torch.manual_seed(step)
             texts = sample(policy, tokenizer, [problem.prompt for problem in asked]).texts(tokenizer)
         right = [task.right(*pair) for pair in zip(texts, asked, strict=True)]
         seen = {"step": step, "accuracy": short(found.accuracy), "length": short(found.mean_length)}

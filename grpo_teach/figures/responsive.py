@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-__all__ = ["clip_explorer", "group_explorer", "page"]
+__all__ = ["clip_explorer", "gae_explorer", "group_explorer", "kl_explorer", "page", "temperature_explorer"]
 
 
 def page(template: str, name: str, data=None):
@@ -49,3 +49,44 @@ def group_explorer(name: str = "group"):
         HTML for a notebook or a page.
     """
     return page("group", name)
+
+
+def kl_explorer(name: str = "kl"):
+    """The estimates k1, k2, k3 of one token and their slopes, against how much better the reference likes it.
+
+    Args:
+        name: of the HTML element; one a page.
+    Returns:
+        HTML for a notebook or a page.
+    """
+    return page("kl", name)
+
+
+def gae_explorer(
+    tokens: list[str], values: list[float], rewards: list[float], wrong: int | None = None, name: str = "gae"
+):
+    """The advantages of one completion's T tokens, for a λ and a γ that the reader chooses.
+
+    Args:
+        tokens: T texts.
+        values: T, what the critic expects before each token, in units of reward.
+        rewards: T, the reward received at each token.
+        wrong: which token to mark, from 0.
+        name: of the HTML element; one a page.
+    Returns:
+        HTML for a notebook or a page.
+    """
+    return page("gae", name, {"tokens": tokens, "values": values, "rewards": rewards, "wrong": wrong})
+
+
+def temperature_explorer(tokens: list[str], logits: list[float], name: str = "temperature"):
+    """The probabilities of the next token, and their entropy, at a temperature that the reader chooses.
+
+    Args:
+        tokens: V texts, the whole vocabulary.
+        logits: V, at temperature 1.
+        name: of the HTML element; one a page.
+    Returns:
+        HTML for a notebook or a page.
+    """
+    return page("temperature", name, {"tokens": tokens, "logits": logits})
