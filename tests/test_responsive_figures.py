@@ -131,6 +131,7 @@ def test_the_recorded_answers_are_graded_by_the_task_and_the_run_learns():
     for look in run["looks"]:
         assert look["right"] == [task.right(*pair) for pair in zip(look["answers"], task.test_set(3), strict=True)]
     first, last = run["looks"][0], run["looks"][-1]
+    assert "a demonstration, and no result" in PAGES["replay"]
     assert first["accuracy"] < 0.5 < 0.8 < last["accuracy"] and first["length"] < last["length"] <= 32
 
 
