@@ -37,8 +37,9 @@ WRONG = [
     for i, answer in enumerate(answers)
 ]
 COURSE = {
-    *("token_logprobs", "completion_mask", "answer_reward", "sft_loss", "rejection_weights", "reinforce_loss"),
-    *("leave_one_out_advantages", "returns_to_go", "importance_ratio", "clipped_policy_loss", "gae", "value_loss"),
+    *("token_logprobs", "completion_mask", "score_left_padded", "answer_reward", "sft_loss", "rejection_weights"),
+    *("reinforce_loss", "leave_one_out_advantages", "returns_to_go", "importance_ratio", "clipped_policy_loss"),
+    *("gae", "value_loss"),
     *("group_relative_advantages", "kl_k3", "aggregate_sequence_mean", "grpo_loss", "critic_bytes"),
     *("chunked_token_logprobs", "settings_that_fit", "strict_reward", "format_reward", "number_reward"),
     *("mixed_share", "bradley_terry_loss", "language_consistency", "keep_right", "distillation_loss", "majority_vote"),
