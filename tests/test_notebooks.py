@@ -167,9 +167,9 @@ def test_later_cells_use_the_packages_functions_and_not_the_learners(notebook):
                 assert not re.search(rf"import .*\b{name}\b", cell.source), name
 
 
-def test_source_that_is_shown_is_checked_against_the_stored_output(notebook):
+def test_what_is_shown_from_the_package_is_checked_against_the_stored_output(notebook):
     for cell in code_cells(notebook):
-        if "show_source(" in cell.source or "show_diff(" in cell.source:
+        if any(f"{shown}(" in cell.source for shown in ("show_source", "show_diff", "loop_picture")):
             assert "nbval-check-output" in tagged(cell)
 
 
