@@ -2,7 +2,8 @@
 
 Run twice on one machine it writes the same bytes: fixed cell ids, no times, whitelisted metadata. It also
 writes the set-up cell of every notebook from ``book/setup_cell.py``, the repository's address in ``_config.yml``
-and the package's version, so that each stands in one place. With ``--setup-only`` that is all it does.
+and the package's version, and below every figure its caption from the cell's metadata, so that each stands in one
+place. With ``--setup-only`` that is all it does.
 """
 
 from __future__ import annotations
@@ -35,9 +36,29 @@ def setup_source() -> str:
     return template.replace("REPOSITORY", url).replace("VERSION", __version__).strip()
 
 
+def is_caption(cell: nbformat.NotebookNode) -> bool:
+    """Whether it is a cell of :func:`with_captions`: the only Markdown that the book leaves out."""
+    return cell.cell_type == "markdown" and "remove-cell" in cell.metadata.get("tags", [])
+
+
+def with_captions(cells: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """The cells, and below each figure a Markdown cell with its caption.
+
+    JupyterLab and Colab do not show the caption in a figure's metadata. The book does, and leaves these cells out.
+    """
+    found = []
+    for cell in cells:
+        found.append(cell)
+        if caption := cell.metadata.get("mystnb", {}).get("figure", {}).get("caption"):
+            below = {"id": f"{cell.id}-caption", "metadata": {"tags": ["remove-cell"]}}
+            found.append(nbformat.v4.new_markdown_cell(f"*Figure: {caption}*", **below))
+    return found
+
+
 def normalise(notebook: nbformat.NotebookNode) -> None:
     """Leave nothing in the notebook that differs from run to run."""
     notebook.metadata = nbformat.from_dict(NOTEBOOK_METADATA)
+    notebook.cells = [cell for cell in notebook.cells if not is_caption(cell)]
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number:03}"
         cell.metadata = nbformat.from_dict({k: cell.metadata[k] for k in CELL_METADATA if k in cell.metadata})
@@ -46,6 +67,7 @@ def normalise(notebook: nbformat.NotebookNode) -> None:
         for output in cell.get("outputs", []):
             output.get("metadata", {}).clear()
             output.pop("transient", None)
+    notebook.cells = with_captions(notebook.cells)
 
 
 def store(path: Path, setup_only: bool = False) -> None:
@@ -71,7 +93,7 @@ def main() -> int:
     os.environ["GRPO_TEACH_PROGRESS"] = os.devnull  # the stored notebooks are nobody's: nothing is solved in them
     parser = argparse.ArgumentParser(description=__doc__.split(":")[0])
     parser.add_argument("notebooks", nargs="*", type=Path, help="which; without any, all of notebooks/")
-    parser.add_argument("--setup-only", action="store_true", help="write the set-up cells; run nothing")
+    parser.add_argument("--setup-only", action="store_true", help="write the set-up cells and captions; run nothing")
     args = parser.parse_args()
     chosen = args.notebooks or sorted((ROOT / "notebooks").glob("*.ipynb"))
     for path in tqdm(chosen):

@@ -1,7 +1,9 @@
 """Rules that keep the notebooks readable in the book, in JupyterLab and in Colab."""
 
 import re
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -69,6 +71,30 @@ def test_every_figure_has_a_description_for_those_who_cannot_see_it(notebook):
             about = cell.metadata.get("mystnb", {})
             assert len(about.get("image", {}).get("alt", "")) > 40
             assert about.get("figure", {}).get("caption")
+
+
+def test_every_caption_stands_below_its_figure_too_where_jupyterlab_and_colab_show_it(notebook):
+    expected = []
+    for i, cell in enumerate(notebook.cells):
+        if caption := cell.metadata.get("mystnb", {}).get("figure", {}).get("caption"):
+            below = notebook.cells[i + 1]
+            assert (below.cell_type, below.source) == ("markdown", f"*Figure: {caption}*")
+            assert below.id == f"{cell.id}-caption"
+            expected.append(below.id)
+    left_out = [cell.id for cell in notebook.cells if cell.cell_type == "markdown" and "remove-cell" in tagged(cell)]
+    assert left_out == expected, "the book shows the metadata's caption and no other"
+
+
+def test_writing_the_captions_again_changes_nothing_and_runs_nothing(tmp_path):
+    again = shutil.copy(NOTEBOOKS[0], tmp_path)
+    before = nbformat.read(again, as_version=4)
+    for cell in before.cells:
+        if cell.cell_type == "markdown" and "remove-cell" in tagged(cell):
+            cell.source = "*Figure: of another time.*"
+    nbformat.write(before, again)
+    for _ in range(2):
+        subprocess.run([sys.executable, ROOT / "book" / "store_outputs.py", "--setup-only", again], check=True)
+        assert Path(again).read_bytes() == NOTEBOOKS[0].read_bytes()
 
 
 def test_outputs_hold_no_path_address_or_warning(notebook):
@@ -141,9 +167,9 @@ def test_later_cells_use_the_packages_functions_and_not_the_learners(notebook):
                 assert not re.search(rf"import .*\b{name}\b", cell.source), name
 
 
-def test_source_that_is_shown_is_checked_against_the_stored_output(notebook):
+def test_what_is_shown_from_the_package_is_checked_against_the_stored_output(notebook):
     for cell in code_cells(notebook):
-        if "show_source(" in cell.source or "show_diff(" in cell.source:
+        if any(f"{shown}(" in cell.source for shown in ("show_source", "show_diff", "loop_picture")):
             assert "nbval-check-output" in tagged(cell)
 
 

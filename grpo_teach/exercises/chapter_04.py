@@ -1,4 +1,4 @@
-"""Chapter 04: the importance ratio, the clipped loss, generalised advantage estimation, the value loss."""
+"""Chapter 04: importance ratio, clipped loss, generalised advantage estimation, value loss; and which critic?"""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from grpo_teach import losses
 from grpo_teach.advantages import gae, returns_to_go
 from grpo_teach.exercises.calls import run
 from grpo_teach.exercises.exercise import Exercise
+from grpo_teach.exercises.prediction import Prediction
 
 # importance_ratio(logprobs [B,T], old_logprobs [B,T]) -> [B,T] ----------------------------------------------------
 
@@ -124,4 +125,5 @@ EXERCISES = [
     Exercise("gae", 4, _gae, globals(), unpack=True),
     Exercise("value_loss", 4, _value_loss, globals(), gradient=("values",),
              factors=(1.0, 2.0)),  # with the half and without it: both are usual
+    Prediction("which_ends_lowest", 4),
 ]  # fmt: skip
