@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["Verdict", "note_progress", "read_progress", "show"]
+__all__ = ["Verdict", "note_progress", "read_progress", "show", "show_progress"]
 
 _solved: set[str] = set()  # also kept in a file, where one can be written
 
@@ -63,6 +63,27 @@ def show(verdict: Verdict) -> None:
         f"{html.escape(sentence)}{block}</div>"
     )
     display({"text/html": rich, "text/plain": text}, raw=True)
+
+
+def show_progress(chapters: dict[int, dict[str, bool]]) -> None:
+    """Print which exercises of each chapter are solved; in a notebook as a table with bars."""
+    lines, rows = [], []
+    for chapter, exercises in chapters.items():
+        done = [name for name, solved in exercises.items() if solved]
+        open_ = [name for name, solved in exercises.items() if not solved]
+        count = f"{len(done)} of {len(exercises)} solved"
+        lines += [f"chapter {chapter:02}   {count}", *(f"   [{' x'[yes]}] {name}" for name, yes in exercises.items())]
+        bar = f'<progress value="{len(done)}" max="{len(exercises)}" style="width:5em"></progress>'
+        told = [f"<b>✓ {', '.join(done)}</b>"] * bool(done) + [f"not yet: {', '.join(open_)}"] * bool(open_)
+        rows.append(f"<td>chapter&nbsp;{chapter:02}<br>{bar}</td><td>{count}<br>{'<br>'.join(told)}</td>")
+    if not _in_notebook():
+        print("\n".join(lines))
+        return
+    from IPython.display import display
+
+    look = 'style="text-align:left; vertical-align:top; overflow-wrap:anywhere"'
+    rich = "".join(f"<tr {look}>{row.replace('<td>', f'<td {look}>')}</tr>" for row in rows)
+    display({"text/html": f"<table>{rich}</table>", "text/plain": "\n".join(lines)}, raw=True)
 
 
 def _file() -> Path:
