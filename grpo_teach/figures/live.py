@@ -57,8 +57,8 @@ def plain_axes(columns: int = 1, width: float = 6.4, height: float = 3.4):
 
 
 def picture():
-    """An empty picture, no wider than the page."""
-    return needed("ipywidgets").Image(format="png", layout={"max_width": "100%", "object_fit": "contain"})
+    """An empty picture in its own size, but no wider than the page."""
+    return needed("ipywidgets").Image(format="png", layout={"max_width": "100%", "align_self": "flex-start"})
 
 
 class TrainingPanel(Live):
