@@ -58,7 +58,8 @@ def plain_axes(columns: int = 1, width: float = 6.4, height: float = 3.4):
 
 def picture():
     """An empty picture in its own size, but no wider than the page."""
-    return needed("ipywidgets").Image(format="png", layout={"max_width": "100%", "align_self": "flex-start"})
+    layout = {"max_width": "100%", "margin": "0", "align_self": "flex-start"}
+    return needed("ipywidgets").Image(format="png", layout=layout)
 
 
 class TrainingPanel(Live):
@@ -92,7 +93,7 @@ class TrainingPanel(Live):
         for act in (self.start, self.pause, self.stop):
             self.buttons[act.__name__].on_click(lambda _, act=act: act())
         self.status, self.answers, self.picture = widgets.HTML(), widgets.HTML(), picture()
-        self.figure, (share, length) = plain_axes(2, 8.4, 3.0)
+        self.figure, (share, length) = plain_axes(2, 8.0, 3.0)
         share.plot([], [], color=COLOURS["grpo"], label="reward")
         share.plot([], [], "--", color="0.35", label="thinks first")
         length.plot([], [], color=COLOURS["grpo"])
