@@ -23,6 +23,7 @@ from grpo_teach import __version__
 
 ROOT = Path(__file__).resolve().parent.parent
 CELL_METADATA = ("tags", "cellView", "jupyter", "mystnb")
+WIDGET = "application/vnd.jupyter.widget-view+json"  # without a kernel it shows nothing; the text beside it does
 NOTEBOOK_METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -67,6 +68,7 @@ def normalise(notebook: nbformat.NotebookNode) -> None:
         for output in cell.get("outputs", []):
             output.get("metadata", {}).clear()
             output.pop("transient", None)
+            output.get("data", {}).pop(WIDGET, None)
     notebook.cells = with_captions(notebook.cells)
 
 

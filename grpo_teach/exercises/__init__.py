@@ -22,7 +22,7 @@ from grpo_teach.exercises import (
 )
 from grpo_teach.exercises.diagnose import examine
 from grpo_teach.exercises.exercise import Exercise
-from grpo_teach.exercises.report import Verdict, note_progress, read_progress, show
+from grpo_teach.exercises.report import Verdict, note_progress, read_progress, show, show_progress
 
 __all__ = ["Verdict", "check", "names", "progress"]
 
@@ -66,15 +66,13 @@ def check(name: str, answer) -> Verdict:
 
 
 def progress() -> dict[str, bool]:
-    """Print which exercises are solved, chapter by chapter, and return it as ``{name: solved}``.
+    """Show which exercises are solved, chapter by chapter, and return it as ``{name: solved}``.
 
-    Kept in ``~/.grpo_teach/progress.json``, or in the file that ``GRPO_TEACH_PROGRESS`` names.
+    A notebook shows a table with bars, everything else text. Kept in ``~/.grpo_teach/progress.json``, or in the file
+    that ``GRPO_TEACH_PROGRESS`` names.
     """
-    solved = read_progress()
-    result = {name: name in solved for name in EXERCISES}
-    for chapter in sorted({exercise.chapter for exercise in EXERCISES.values()}):
-        mine = [name for name, exercise in EXERCISES.items() if exercise.chapter == chapter]
-        print(f"chapter {chapter:02}   {sum(result[name] for name in mine)} of {len(mine)} solved")
-        for name in mine:
-            print(f"   [{'x' if result[name] else ' '}] {name}")
-    return result
+    solved, chapters = read_progress(), {}
+    for name, exercise in EXERCISES.items():
+        chapters.setdefault(exercise.chapter, {})[name] = name in solved
+    show_progress(dict(sorted(chapters.items())))
+    return {name: name in solved for name in EXERCISES}

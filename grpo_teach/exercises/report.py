@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["Verdict", "note_progress", "read_progress", "show"]
+__all__ = ["Verdict", "note_progress", "read_progress", "show", "show_progress"]
 
 _solved: set[str] = set()  # also kept in a file, where one can be written
 
@@ -63,6 +63,27 @@ def show(verdict: Verdict) -> None:
         f"{html.escape(sentence)}{block}</div>"
     )
     display({"text/html": rich, "text/plain": text}, raw=True)
+
+
+def show_progress(chapters: dict[int, dict[str, bool]]) -> None:
+    """Print which exercises of each chapter are solved; in a notebook as a table with bars."""
+    lines, rows, look = [], [], "text-align:left; vertical-align:top; overflow-wrap:anywhere; padding:0.3em 1em 0.3em 0"
+    for chapter, exercises in chapters.items():
+        done = [name for name, solved in exercises.items() if solved]
+        open_ = [name for name, solved in exercises.items() if not solved]
+        count = f"{len(done)} of {len(exercises)} solved"
+        lines += [f"chapter {chapter:02}   {count}", *(f"   [{' x'[yes]}] {name}" for name, yes in exercises.items())]
+        bar = f'<progress value="{len(done)}" max="{len(exercises)}" style="width:5em; color-scheme:light"></progress>'
+        told = [f"<b>✓ {', '.join(done)}</b>"] * bool(done) + [f"not yet: {', '.join(open_)}"] * bool(open_)
+        first, second = f"chapter {chapter:02}<br>{bar}", "<br>".join([count, *told])
+        rows.append(f'<td style="{look}; white-space:nowrap">{first}</td><td style="{look}">{second}</td>')
+    if not _in_notebook():
+        print("\n".join(lines))
+        return
+    from IPython.display import display
+
+    rich = "".join(f"<tr>{row}</tr>" for row in rows)
+    display({"text/html": f"<table>{rich}</table>", "text/plain": "\n".join(lines)}, raw=True)
 
 
 def _file() -> Path:
