@@ -33,6 +33,7 @@ class Outcome:
         value: float64, detached, of a text its characters' numbers; None if there is a problem.
         gradients: of the result (a fixed weighted sum of it) for each asked argument; None: there is no path.
         problem: id of what made the result unusable, with ``detail`` for its message.
+        error: what an error said, without the place it came from.
         shown: the result as text, where it is no tensor.
         edited: names of the arguments that were changed in place.
         remarks: ids of what is unusual though not wrong.
@@ -42,6 +43,7 @@ class Outcome:
     gradients: tuple[torch.Tensor, ...] | None = None
     problem: str | None = None
     detail: str = ""
+    error: str = ""
     shown: str = ""
     edited: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
@@ -93,12 +95,12 @@ def own_state() -> Iterator[None]:
         _known.reset(token)
 
 
-def _what_happened(error: BaseException, function: Callable) -> str:
-    """The error's own words, and the line of the learner's code it came from."""
+def _what_happened(error: BaseException, function: Callable) -> tuple[str, str]:
+    """The error's own words; the same with the line of the learner's code it came from."""
     words = traceback.format_exception_only(error)[-1].strip().splitlines()[0]
     file = getattr(getattr(getattr(function, "__wrapped__", function), "__code__", None), "co_filename", None)
     lines = [frame.line for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file and frame.line]
-    return f"{words} (in the line `{lines[-1].strip()}`)" if lines else words
+    return words, f"{words} (in the line `{lines[-1].strip()}`)" if lines else words
 
 
 def _as_tensor(result, unpack: bool, text: bool) -> Outcome:
@@ -147,7 +149,8 @@ def run(
     except BaseException as error:  # SystemExit too: a notebook's kernel should survive it
         wrong_call = isinstance(error, TypeError) and "positional argument" in str(error)
         problem = "wrong_signature" if wrong_call else "raises"
-        return Outcome(problem=problem, detail=_what_happened(error, function), shown=type(error).__name__)
+        words, where = _what_happened(error, function)
+        return Outcome(problem=problem, detail=where, error=words, shown=type(error).__name__)
     return replace(outcome, edited=tuple(k for k, v in inputs.items() if not _same(v, given[k])))
 
 

@@ -1,8 +1,8 @@
 """From a learner's function to a verdict: compare with the reference, then find the mistake that fits.
 
 The reference is the package's own function. A known mistake is a function too: a learner who makes it computes the
-same wrong numbers in every case that fails. What no known mistake explains is still described: a wrong sign, a
-factor, a shape, a missing gradient, or the first case in which it goes wrong.
+same wrong numbers, or stops with the same error, in every case that fails. What no known mistake explains is still
+described: a wrong sign, a factor, a shape, a missing gradient, or the first case in which it goes wrong.
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ class _Comparison:
 
     def agrees(self, i: int, other: Outcome, gradients: bool = True, factor: float = 1.0) -> bool:
         got, case = self.got[i], self.cases[i]
-        if got.value is None or other.value is None or got.value.shape != other.value.shape:
+        if got.value is None or other.value is None:
+            return bool(got.error) and got.error == other.error  # shapes that do not fit stop with the same words
+        if got.value.shape != other.value.shape:
             return False
         if not _close(_real(case, got.value), factor * _real(case, other.value), self.exercise.rtol):
             return False

@@ -30,7 +30,7 @@ def chain_sum_steps(prompt: str, completion: str, asked: bool = True) -> Steps:
         prompt: ``7+5+8=``.
         completion: the policy's text.
         asked: must the step be the one that is due?
-    Source: the rule without ``asked`` is chapter 05's.
+    Source: the rule without ``asked`` is chapter 05b's.
     """
     digits, written, steps, start = re.findall(r"\d", prompt), tokens(completion), [], 0
     total = digits[0]

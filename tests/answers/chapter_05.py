@@ -90,6 +90,15 @@ def adv_w_sign(rewards):
     return (rewards.mean(1, keepdim=True) - rewards) / (rewards.std(1, keepdim=True) + 1e-4)
 
 
+def adv_w_no_keepdim(rewards):
+    return (rewards - rewards.mean(1)) / (rewards.std(1) + 1e-8)
+
+
+def adv_w_std_no_keepdim(rewards):
+    centred = rewards - rewards.mean(dim=-1, keepdim=True)
+    return centred / (rewards.std(dim=-1) + 1e-4)
+
+
 # kl_k3 -----------------------------------------------------------------------------------------------------------
 def k3_plain(logprobs, ref_logprobs):
     d = ref_logprobs - logprobs
@@ -225,6 +234,12 @@ def agg_w_count_only(token_loss, mask):
     return (token_loss.sum(1) / mask.sum(1)).mean()
 
 
+def agg_w_divides_tokens(token_loss, mask):
+    mask = mask.to(token_loss.dtype)
+    per_token = token_loss * mask / mask.sum(dim=-1)
+    return per_token.sum(dim=-1).mean()
+
+
 # grpo_loss -------------------------------------------------------------------------------------------------------
 def make_loss(policy=None, kl=None, advantage=None, reduce=None, expand=None, sign=1):
     """A learner's loss, assembled; each part can be another."""
@@ -298,6 +313,22 @@ def w_sequence_ratio(logprobs, old_logprobs, ref_logprobs, rewards, mask, clip_e
     return -agg_plain(token, mask)
 
 
+def w_flat_advantages(logprobs, old_logprobs, ref_logprobs, rewards, mask, clip_eps, beta):
+    A = adv_plain(rewards).flatten()
+    ratio = torch.exp(logprobs - old_logprobs)
+    gain = torch.min(ratio * A, torch.clamp(ratio, 1 - clip_eps, 1 + clip_eps) * A)
+    loss = -(gain - beta * k3_plain(logprobs, ref_logprobs))
+    return ((loss * mask).sum(1) / mask.sum(1)).mean()
+
+
+def w_flat_advantages_first(logprobs, old_logprobs, ref_logprobs, rewards, mask, clip_eps, beta):
+    A = adv_trl(rewards).view(-1)
+    ratio = (logprobs - old_logprobs).exp()
+    surrogate = -torch.minimum(A * ratio, A * ratio.clamp(1 - clip_eps, 1 + clip_eps))
+    row_loss = ((surrogate + beta * k3_expm1_double(logprobs, ref_logprobs)) * mask).sum(dim=-1) / mask.sum(dim=-1)
+    return row_loss.sum() / len(row_loss)
+
+
 def w_order(adv):
     return adv.t().reshape(-1, 1)
 
@@ -359,6 +390,11 @@ WRONG = {
         "over_prompts": [lambda r: (r - r.mean(0, keepdim=True)) / (r.std(0, keepdim=True) + 1e-6)],
         "regrouped": [adv_w_regrouped],
         "raises_std_to_1": [lambda r: (r - r.mean(1, keepdim=True)) / r.std(1, keepdim=True).clamp(min=1)],
+        "missing_keepdim": [
+            adv_w_no_keepdim,
+            adv_w_std_no_keepdim,
+            lambda r: (r - r.mean(1)) / (r.std(1, keepdim=True) + 1e-6),
+        ],
         "unit_length": [lambda r: F.normalize(r - r.mean(1, keepdim=True), dim=1)],
         "no_epsilon": [adv_w_no_eps],
         "population_std": [adv_w_numpy_std],
@@ -387,6 +423,7 @@ WRONG = {
         "detached": [k3_w_detached],
     },
     "aggregate_sequence_mean": {
+        "lengths_beside_tokens": [agg_w_divides_tokens],
         "counts_what_is_not_zero": [lambda x, m: ((x * m).sum(1) / (x * m != 0).sum(1).clamp(min=1)).mean()],
         "mask_upside_down": [lambda x, m: agg_trl(x, 1 - m)],
         "mask_upside_down_unguarded": [lambda x, m: agg_plain(x, 1 - m)],
@@ -411,7 +448,21 @@ WRONG = {
         "mask_upside_down": [make_loss(reduce=lambda x, m: agg_trl(x, 1 - m))],
         "mask_upside_down_unguarded": [lambda lp, old, ref, r, m, *rest: make_loss()(lp, old, ref, r, 1 - m, *rest)],
         "leave_one_out": [make_loss(advantage=adv_w_loo)],
+        "missing_keepdim": [make_loss(advantage=adv_w_no_keepdim), make_loss(advantage=adv_w_std_no_keepdim)],
+        "advantages_beside_tokens": [w_flat_advantages],
+        "advantages_beside_tokens_first": [w_flat_advantages_first],
+        "lengths_beside_tokens": [make_loss(reduce=agg_w_divides_tokens)],
         "forgot_std_and_kl_sign": [make_loss(advantage=adv_w_only_mean, kl=lambda lp, ref: -k3_plain(lp, ref))],
+        "population_std_and_token_mean": [make_loss(advantage=adv_w_numpy_std, reduce=agg_w_all_tokens)],
+        "over_batch_and_kl_upside_down": [make_loss(advantage=adv_w_whole_batch, kl=k3_w_swapped)],
+        "max_for_min_and_kl_sign": [make_loss(policy=w_max, kl=lambda lp, ref: -k3_plain(lp, ref))],
+        "no_clip_and_token_mean": [
+            make_loss(policy=lambda lp, old, adv, eps: (lp - old).exp() * adv, reduce=agg_w_all_tokens)
+        ],
+        "ratio_upside_down_and_kl_upside_down": [
+            make_loss(policy=lambda lp, old, adv, eps: ppo_term(old, lp, adv, eps), kl=k3_w_swapped)
+        ],
+        "forgot_std_and_forgot_mask": [make_loss(advantage=adv_w_only_mean, reduce=agg_w_ignores_mask)],
         "kl_without_minus_one": [make_loss(kl=k3_w_no_one)],
         "max_for_min": [make_loss(policy=w_max)],
         "no_clip": [make_loss(policy=lambda lp, old, adv, eps: (lp - old).exp() * adv)],
