@@ -31,6 +31,14 @@ def spent(path: Path) -> tuple[int, int]:
     return 5 * round(minutes / 5), sum(map(int, stated))
 
 
+def title(path: Path) -> str:
+    """A chapter's heading."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return next(
+        re.findall(r"^# (.+)$", "".join(cell["source"]), re.M)[0] for cell in cells if cell["cell_type"] == "markdown"
+    )
+
+
 class Minutes(SphinxDirective):
     def run(self):
         self.env.note_reread()  # a chapter may have changed
@@ -39,9 +47,8 @@ class Minutes(SphinxDirective):
         rows = [nodes.row("", *(nodes.entry("", nodes.paragraph("", text)) for text in row)) for row in rows]
         for row, path in zip(rows[1:], chapters().values(), strict=True):
             address = self.env.app.builder.get_relative_uri(self.env.docname, f"notebooks/{path.stem}")
-            title = self.env.titles.get(f"notebooks/{path.stem}")
-            text = f"{path.stem[:2]} {title.astext()}" if title else path.stem[:2]
-            row[0][0].children = [nodes.reference("", text, refuri=address, internal=True)]
+            name = nodes.reference("", f"{path.stem[:2]} {title(path)}", refuri=address, internal=True)
+            row[0].replace(row[0][0], nodes.paragraph("", "", name))
         group = nodes.tgroup("", *(nodes.colspec(colwidth=1) for _ in range(3)), cols=3)
         group += [nodes.thead("", rows[0]), nodes.tbody("", *rows[1:])]
         return [nodes.table("", group)]
