@@ -56,7 +56,7 @@ class Claims(SphinxDirective):
         head = nodes.row("", *(nodes.entry("", nodes.paragraph("", text)) for text in ("Claim", "Verdict", "Found")))
         body = nodes.tbody("", *(self.row(name, entry) for name, entry in entries.items()))
         group = nodes.tgroup("", *(nodes.colspec(colwidth=1) for _ in range(3)), nodes.thead("", head), body, cols=3)
-        return [nodes.paragraph("", count(entries)), nodes.table("", group, classes=["claims"])]
+        return [nodes.paragraph("", count(entries)), nodes.table("", group, classes=["cards", "claims"])]
 
     def row(self, name: str, entry: dict) -> nodes.row:
         claim = [nodes.reference("", name, refid=name.lower(), internal=True), nodes.Text(" ")]

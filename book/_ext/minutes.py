@@ -1,0 +1,59 @@
+"""``{minutes}``: how long each chapter takes, counted from its text when the book is built.
+
+Reading is 200 words a minute, and a minute for each displayed equation and each figure. Exercises are what their own
+lines say ("About 10 minutes"). Code and outputs are not counted.
+"""
+
+import json
+import re
+from pathlib import Path
+
+from docutils import nodes
+from sphinx.util.docutils import SphinxDirective
+
+ROOT = Path(__file__).parents[2]
+EXERCISE = re.compile(r"### Exercise|<details><summary>Hint")
+
+
+def chapters() -> dict[str, Path]:
+    """The chapters by their number, "00" first."""
+    return {path.stem[:2]: path for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
+
+
+def spent(path: Path) -> tuple[int, int]:
+    """Minutes of reading, to the nearest five, and minutes of exercises."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    texts = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
+    read = "\n".join(text for text in texts if not EXERCISE.match(text))
+    figures = sum("image/png" in output.get("data", {}) for cell in cells for output in cell.get("outputs", []))
+    minutes = len(read.split()) / 200 + read.count("$$") // 2 + figures
+    stated = re.findall(r"^\*Difficulty.*?About (\d+) minutes", "\n".join(texts), re.M)
+    return 5 * round(minutes / 5), sum(map(int, stated))
+
+
+def title(path: Path) -> str:
+    """A chapter's heading."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return next(
+        re.findall(r"^# (.+)$", "".join(cell["source"]), re.M)[0] for cell in cells if cell["cell_type"] == "markdown"
+    )
+
+
+class Minutes(SphinxDirective):
+    def run(self):
+        self.env.note_reread()  # a chapter may have changed
+        rows = [("Chapter", "Reading", "Exercises")]
+        rows += [(number, *(f"{minutes} min" for minutes in spent(path))) for number, path in chapters().items()]
+        rows = [nodes.row("", *(nodes.entry("", nodes.paragraph("", text)) for text in row)) for row in rows]
+        for row, path in zip(rows[1:], chapters().values(), strict=True):
+            address = self.env.app.builder.get_relative_uri(self.env.docname, f"notebooks/{path.stem}")
+            name = nodes.reference("", f"{path.stem[:2]} {title(path)}", refuri=address, internal=True)
+            row[0].replace(row[0][0], nodes.paragraph("", "", name))
+        group = nodes.tgroup("", *(nodes.colspec(colwidth=1) for _ in range(3)), cols=3)
+        group += [nodes.thead("", rows[0]), nodes.tbody("", *rows[1:])]
+        return [nodes.table("", group)]
+
+
+def setup(app):
+    app.add_directive("minutes", Minutes)
+    return {"parallel_read_safe": True}
