@@ -4,6 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
+
+pytest.importorskip("sphinx", reason="the book's tools are not installed")
 from sphinx.application import Sphinx
 
 EXTENSIONS = Path(__file__).resolve().parent.parent / "book" / "_ext"
