@@ -6,7 +6,7 @@ BIN = .venv/bin
 READY = .venv/ready
 JOBS = 2
 # A file's tests stay in one process: a notebook's cells need each other, and fixtures are made once.
-APART = -n $(JOBS) --dist loadfile
+APART = -n $(JOBS) --dist loadfile --ignore=tests/browser
 NBVAL = $(APART) --nbval-lax --nbval-current-env --nbval-cell-timeout=600 notebooks
 HEAVY = experiments large large_merge large_training one_billion scale_export
 BOOK = $(BIN)/jupyter-book build . --toc book/_toc.yml --path-output book -W -n --keep-going
@@ -60,15 +60,17 @@ quick: $(READY) ## check style and the fast tests, in minutes
 	$(BIN)/ruff check .
 	$(BIN)/pytest $(APART) -m "not slow" $(HEAVY:%=--ignore=tests/test_%.py)
 
-test: $(READY) ## check everything: style, tests, notebooks, book
-	@echo "[1/4] style"
+test: $(READY) ## check everything: style, tests, notebooks, book, book in a browser
+	@echo "[1/5] style"
 	$(BIN)/ruff check .
-	@echo "[2/4] tests"
+	@echo "[2/5] tests"
 	$(BIN)/pytest $(APART)
-	@echo "[3/4] notebooks"
+	@echo "[3/5] notebooks"
 	$(BIN)/pytest $(NBVAL)
-	@echo "[4/4] book"
+	@echo "[4/5] book"
 	$(BOOK)
+	@echo "[5/5] book in a browser"
+	$(BIN)/pytest -rs tests/browser
 	@echo "All checks passed."
 
 full: export GRPO_TEACH_ALL_MUTANTS = 1
