@@ -25,13 +25,15 @@ def main() -> None:
     trainer = train(policy, tokenizer, task, grpo, grpo.Settings(), steps=STEPS, seed=args.seed)
     after = evaluate(policy, tokenizer, task, PROBLEMS)
     run = {
-        "manifest": records.manifest(trainer.identity() | {"base": BASE, "steps": STEPS}, args.seed),
+        "seed": args.seed,
+        "seconds": trainer.seconds,
         "before": before.as_dict(),
         "after": after.as_dict(),
         "history": trainer.history,
         "policy": packed(policy, tokenizer),
     }
-    records.write_json(records.RECORDED / "page_policy.json", run)
+    manifest = records.manifest(trainer.identity() | {"base": BASE, "steps": STEPS}, [args.seed])
+    records.write_json(records.RECORDED / "page_policy.json", {"manifest": manifest, "runs": [run]})
     print(f"before: {before}\nafter:  {after}")
 
 

@@ -17,7 +17,7 @@ spec.loader.exec_module(claims)
 
 LEDGER = claims.load()
 SETTLED = {name: entry for name, entry in LEDGER.items() if entry["verdict"] != "open"}
-TO_SETTLE = [f"C{n}" for n in range(1, 38)]
+TO_SETTLE = [f"C{n}" for n in range(1, 42)]
 
 
 def text_of(page: str) -> str:

@@ -183,8 +183,9 @@ def test_problems_have_right_answers_and_a_step_raises_what_was_paid(base):
 
 def test_the_recorded_policy_is_what_its_record_says(base):
     record = load_record("page_policy")
-    assert record["after"]["interval"][0] > record["before"]["interval"][1]
-    assert record["policy"]["shape"] == packed(*base)["shape"]
+    run = record["runs"][0]
+    assert run["after"]["interval"][0] > run["before"]["interval"][1]
+    assert run["policy"]["shape"] == packed(*base)["shape"]
     assert "dirty" not in record["manifest"]["commit"]
 
 

@@ -1,18 +1,25 @@
 """The figures that respond compute what the package computes, and need nothing but themselves."""
 
+import importlib.util
 import itertools
 import json
 import re
 import shutil
 import subprocess
 from html import unescape
+from pathlib import Path
 
 import pytest
 import torch
 
 from grpo_teach import ChainSum, clipped_policy_loss, gae, group_relative_advantages, kl_k1, kl_k2, kl_k3
-from grpo_teach.figures import replay, responsive
+from grpo_teach.figures import responsive
+from grpo_teach.figures.replay import replay
 from grpo_teach.records import load_record
+
+spec = importlib.util.spec_from_file_location("replay", Path(__file__).parents[1] / "benchmarks/replay.py")
+recorder = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(recorder)
 
 TOKENS, LOGITS = ["<think>", "7", "</script>", "="], [2.0, 1.0, 0.0, -30.0]
 WORD, VALUES, REWARDS = ["<think>", "4", ";", "4"], [0.3, 0.7, 0.2, 0.4], [0.0, -0.1, 0.0, 1.0]
@@ -22,7 +29,7 @@ PAGES = {
     "kl": responsive.kl_explorer(),
     "gae": responsive.gae_explorer(WORD, VALUES, REWARDS, wrong=1),
     "temperature": responsive.temperature_explorer(TOKENS, LOGITS),
-    "replay": replay.replay(),
+    "replay": replay(),
 }
 PAGES = {name: page.data for name, page in PAGES.items()}
 RIGHT_ONE = [0.0] * 7 + [1.0]
@@ -137,7 +144,7 @@ def test_the_recorded_answers_are_graded_by_the_task_and_the_run_learns():
 
 def test_looking_more_often_changes_nothing_in_the_training():
     often, seldom = (
-        replay.record_run(steps=2, every=every, shown=2, problems=128)["runs"][0]["looks"] for every in (1, 2)
+        recorder.record_run(steps=2, every=every, shown=2, problems=128)["runs"][0]["looks"] for every in (1, 2)
     )
     assert [look["step"] for look in often] == [0, 1, 2] and often[::2] == seldom
 

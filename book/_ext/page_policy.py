@@ -21,9 +21,9 @@ class PagePolicy(SphinxDirective):
     def run(self):
         self.env.note_reread()  # the record may have changed
         self.env.metadata[self.env.docname]["page-policy"] = True
-        record = load_record("page_policy")
-        first, second = (share(record[when]) for when in ("before", "after"))
-        problems = f"{record['before']['problems']:,} problems held out from training"
+        run = load_record("page_policy")["runs"][0]
+        first, second = (share(run[when]) for when in ("before", "after"))
+        problems = f"{run['before']['problems']:,} problems held out from training"
         note = f"Of {problems} the first gets {first} right, the second {second}. One run, seed 0."
         return [nodes.raw("", panel(), format="html"), nodes.paragraph("", note, classes=["page-policy-note"])]
 

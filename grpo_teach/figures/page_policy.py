@@ -62,8 +62,8 @@ def kit() -> str:
 
 def script() -> str:
     """JavaScript that brings a page's :func:`panel` to life, with the base and the recorded policy that it became."""
-    record = load_record("page_policy")
-    shipped = {"Before training": packed(*load_base(BASE)), f"After {len(record['history'])} steps": record["policy"]}
+    run = load_record("page_policy")["runs"][0]
+    shipped = {"Before training": packed(*load_base(BASE)), f"After {len(run['history'])} steps": run["policy"]}
     code = (PAGE / "panel.js").read_text(encoding="utf-8")
     return code.replace("= KIT", f"= {kit()}").replace("= SHIPPED", f"= {json.dumps(shipped)}")
 
