@@ -18,9 +18,9 @@
     function ask() {
       const temperature = Number(find("[name=temperature]").value), problem = find("[name=problem]").value.trim();
       find("output").textContent = temperature.toFixed(1);
-      const good = /^\d(\+\d){1,8}=$/.test(problem);
+      const good = /^\d(\+\d){1,4}=$/.test(problem);
       if (!good) {
-        find(".token").textContent = "A problem is two to nine digits with + between them and = at the end, such as 7+5+8=.";
+        find(".token").textContent = "A problem is two to five digits with + between them and = at the end, such as 7+5+8=.";
         return;
       }
       const answer = String(problem.match(/\d/g).reduce((a, b) => a + Number(b), 0) % 10);
@@ -31,7 +31,7 @@
         const rows = sample(policy, [prompt], {groupSize: 32, temperature, random});
         const right = rows.filter(row => reward(row.text, answer)).length, shown = rows[0];
         const chips = shown.completion.map((id, t) => chip(policy, prompt, shown, id, t, temperature));
-        const verdict = reward(shown.text, answer) ? "right" : shown.ended ? "wrong" : "wrong: it never ended";
+        const verdict = reward(shown.text, answer) ? "right" : shown.ended ? "wrong" : "wrong: cut off at 32 tokens";
         return make("section", {className: "side"},
           make("h3", {textContent: title}), make("p", {}, ...chips, ` ${verdict}`),
           make("p", {textContent: `Right in ${right} of 32 samples.`}));
