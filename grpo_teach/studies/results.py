@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy
@@ -78,7 +79,11 @@ def p_value(before, after, paired: bool = False) -> float:
         before, after, paired: as :func:`difference` takes them.
     Source: Fisher (1935); Phipson & Smyth (2010) for the drawn ones.
     """
+    return _p_value(tuple(map(float, before)), tuple(map(float, after)), paired)
 
+
+@functools.cache  # ten against ten take seconds, and a table, a verdict and a check may ask for the same two
+def _p_value(before: tuple, after: tuple, paired: bool) -> float:
     def gap(a, b, axis):  # what is equal but for rounding counts as equal
         return numpy.abs(numpy.mean(b, axis=axis) - numpy.mean(a, axis=axis)).round(12)
 
