@@ -19,6 +19,7 @@
       const temperature = Number(find("[name=temperature]").value), problem = find("[name=problem]").value.trim();
       find("output").textContent = temperature.toFixed(1);
       const good = /^\d(\+\d){1,4}=$/.test(problem);
+      find("[name=again]").disabled = !good;
       if (!good) {
         find(".token").textContent = "A problem is two to five digits with + between them and = at the end, such as 7+5+8=.";
         return;
@@ -122,7 +123,7 @@
     find("[name=train]").onclick = train;
     find("form").onsubmit = event => { event.preventDefault(); seed++; ask(); };
     find("[name=temperature]").oninput = ask;
-    find("[name=problem]").onchange = ask;
+    find("[name=problem]").oninput = ask;
     ask();
   };
 
