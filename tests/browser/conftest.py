@@ -3,7 +3,8 @@
 import shutil
 
 import pytest
-from book_pages import HTML, Opened, open_page, quiet_browser
+
+from browser.book_pages import HTML, Opened, open_page, quiet_browser
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,8 @@
 import re
 
 import pytest
-from book_pages import CHAPTERS, HTML, errors, go, requests
+
+from browser.book_pages import CHAPTERS, HTML, errors, go, requests
 
 # The outermost elements whose class starts with "grpo-".
 FIGURES = "[...document.querySelectorAll('[class^=grpo-]')].filter(e => !e.parentElement.closest('[class^=grpo-]'))"

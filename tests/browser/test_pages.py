@@ -1,7 +1,8 @@
 """Every page of the built book opens whole, asks no other host, fits a phone, and can be read by everybody."""
 
 import pytest
-from book_pages import MATHJAX, PAGES, ROOT
+
+from browser.book_pages import MATHJAX, PAGES, ROOT
 
 pytestmark = pytest.mark.parametrize("page", PAGES)
 

@@ -4,7 +4,8 @@ import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from book_pages import CHAPTERS, HTML, PAGES, go
+
+from browser.book_pages import CHAPTERS, HTML, PAGES, go
 
 WAIT = 60  # seconds at most, on a machine that does other things too
 FOLDED = [page for page in CHAPTERS if page.startswith("notebooks/") and "start_here" not in page]
