@@ -1,20 +1,14 @@
 """The cheat sheet's tables say what the package's dataclasses and the doctor say."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 
 pytest.importorskip("sphinx", reason="the book's tools are not installed")
 
+import cheat_sheet
+
 from grpo_teach import GRPO, PPO
 from grpo_teach.algorithms.later.gspo import GSPO
 from grpo_teach.clinic.signs import SIGNS
-
-ROOT = Path(__file__).parents[1]
-spec = importlib.util.spec_from_file_location("cheat_sheet", ROOT / "book/_ext/cheat_sheet.py")
-cheat_sheet = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(cheat_sheet)
 
 ROWS = {name: rest for name, *rest in cheat_sheet.defaults()}
 

@@ -1,6 +1,5 @@
 """The claims ledger: every verdict follows from the records, and every link leads somewhere."""
 
-import importlib.util
 import json
 import re
 from pathlib import Path
@@ -8,12 +7,10 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("sphinx", reason="the book's tools are not installed")
+import claims
 from docutils.nodes import make_id
 
 ROOT = Path(__file__).parents[1]
-spec = importlib.util.spec_from_file_location("claims", ROOT / "book/_ext/claims.py")
-claims = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(claims)
 
 LEDGER = claims.load()
 SETTLED = {name: entry for name, entry in LEDGER.items() if entry["verdict"] != "open"}

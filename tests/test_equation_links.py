@@ -1,6 +1,5 @@
 """Equations and code lead to each other in the built book: anchors, mentions, and where a function's source stands."""
 
-import importlib.util
 import inspect
 import re
 from pathlib import Path
@@ -9,13 +8,10 @@ import pytest
 
 pytest.importorskip("sphinx", reason="the book's tools are not installed")
 
+import equations
+
 from grpo_teach import losses
 from grpo_teach.rollout import Rollouts
-
-ROOT = Path(__file__).parents[1]
-spec = importlib.util.spec_from_file_location("equations", ROOT / "book/_ext/equations.py")
-equations = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(equations)
 
 
 def test_an_equation_stands_in_the_chapter_whose_number_it_has():

@@ -1,6 +1,5 @@
 """The minutes that a chapter names at its top are those that are counted from its text."""
 
-import importlib.util
 import json
 import re
 from pathlib import Path
@@ -9,10 +8,7 @@ import pytest
 
 pytest.importorskip("sphinx", reason="the book's tools are not installed")
 
-ROOT = Path(__file__).parents[1]
-spec = importlib.util.spec_from_file_location("minutes", ROOT / "book/_ext/minutes.py")
-minutes = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(minutes)
+import minutes
 
 CHAPTERS = minutes.chapters()
 

@@ -1,6 +1,5 @@
 """The page of recorded results: every record stands there, with its own numbers and a command that exists."""
 
-import importlib.util
 import json
 import re
 from pathlib import Path
@@ -9,13 +8,12 @@ import pytest
 
 pytest.importorskip("sphinx", reason="the book's tools are not installed")
 
+import recorded
+
 from grpo_teach.__main__ import parser
 from grpo_teach.studies.run import studies
 
 ROOT = Path(__file__).parents[1]
-spec = importlib.util.spec_from_file_location("recorded", ROOT / "book/_ext/recorded.py")
-recorded = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(recorded)
 
 ROWS = {row["name"]: row for row in recorded.table()}
 

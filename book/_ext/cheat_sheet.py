@@ -2,8 +2,8 @@
 
 import re
 
-from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
+from tables import row, table
 
 from grpo_teach.algorithms import ALGORITHMS
 from grpo_teach.algorithms.later import LATER
@@ -38,16 +38,9 @@ def signs(causes: int = 2) -> list[tuple[str, str, str, str]]:
 class Table(SphinxDirective):
     def run(self):
         head, rows = self.content_of()
-        rows = [
-            nodes.row("", *(nodes.entry("", nodes.paragraph("", "", *self.cell(text))) for text in row)) for row in rows
+        return [
+            table(head, (row(*(self.parse_inline(text)[0] for text in texts)) for texts in rows), "cards", self.name)
         ]
-        head = nodes.row("", *(nodes.entry("", nodes.paragraph("", text)) for text in head))
-        group = nodes.tgroup("", *(nodes.colspec(colwidth=1) for _ in head), cols=len(head))
-        group += [nodes.thead("", head), nodes.tbody("", *rows)]
-        return [nodes.table("", group, classes=["cards", self.name])]
-
-    def cell(self, text: str) -> list[nodes.Node]:
-        return self.parse_inline(text)[0]
 
 
 class Defaults(Table):

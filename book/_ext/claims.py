@@ -6,6 +6,7 @@ from pathlib import Path
 
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
+from tables import table
 
 from grpo_teach.large import model_config
 from grpo_teach.memory import Setup, Shape, predict
@@ -53,10 +54,8 @@ class Claims(SphinxDirective):
     def run(self):
         self.env.note_reread()  # a record may have changed
         entries = load()
-        head = nodes.row("", *(nodes.entry("", nodes.paragraph("", text)) for text in ("Claim", "Verdict", "Found")))
-        body = nodes.tbody("", *(self.row(name, entry) for name, entry in entries.items()))
-        group = nodes.tgroup("", *(nodes.colspec(colwidth=1) for _ in range(3)), nodes.thead("", head), body, cols=3)
-        return [nodes.paragraph("", count(entries)), nodes.table("", group, classes=["cards", "claims"])]
+        rows = (self.row(name, entry) for name, entry in entries.items())
+        return [nodes.paragraph("", count(entries)), table(("Claim", "Verdict", "Found"), rows, "cards", "claims")]
 
     def row(self, name: str, entry: dict) -> nodes.row:
         claim = [nodes.reference("", name, refid=name.lower(), internal=True), nodes.Text(" ")]

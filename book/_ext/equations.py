@@ -6,6 +6,7 @@ r"""Links between equations and code, both ways, made when the book is built.
 """
 
 import ast
+import functools
 import json
 import re
 from html import escape
@@ -46,6 +47,7 @@ def source_of(name: str) -> tuple[Path, str] | None:
     return None
 
 
+@functools.cache  # many equations name functions of one file
 def definitions(path: Path) -> dict[str, int]:
     """The first line of each function, class and method of a file, counted from 1."""
 

@@ -5,6 +5,8 @@ import re
 import tomllib
 from pathlib import Path
 
+import claims
+import tables
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
@@ -89,15 +91,14 @@ def quoted(name: str, text: str) -> bool:
 
 def claims_on(names) -> dict[str, list[str]]:
     """For each record the claims whose verdict reads it."""
-    claims = tomllib.loads((ROOT / "book/claims.toml").read_text(encoding="utf-8"))
-    reads = {claim: " ".join(entry.get("numbers", {}).values()) for claim, entry in claims.items()}
+    reads = {claim: " ".join(entry.get("numbers", {}).values()) for claim, entry in claims.load().items()}
     return {name: [claim for claim, text in reads.items() if quoted(name, text)] for name in names}
 
 
 def table() -> list[dict]:
     """One row for each recorded result, in the order of the chapters that show them first."""
     paths, studies, rest = found(), run.studies(), others()
-    places, claims, rows = shown(paths), claims_on(paths), []
+    places, resting, rows = shown(paths), claims_on(paths), []
     for name, path in paths.items():
         record, study = json.loads(path.read_text(encoding="utf-8")), name in studies
         about = record["manifest"]
@@ -107,7 +108,7 @@ def table() -> list[dict]:
         row["command"] = f"python -m grpo_teach record {name}" if study else more.get("command", "")
         row |= {"runs": len(runs_of(record)), "seconds": measured(record), "of": more.get("seconds", "")}
         row["on"] = f"{about['device']}, {workers} × {threads} thread{'s' * (threads > 1)}"
-        rows.append(row | {"places": places[name], "claims": claims[name]})
+        rows.append(row | {"places": places[name], "claims": resting[name]})
     return sorted(rows, key=lambda row: (min((place[2] for place in row["places"]), default="99"), row["name"]))
 
 
@@ -116,13 +117,8 @@ class Records(SphinxDirective):
         self.env.note_reread()  # a record may have changed
         rows = table()
         devices = {on: chr(ord("a") + i) for i, on in enumerate(sorted({row["on"] for row in rows}))}
-        head = nodes.row("", *(nodes.entry("", nodes.paragraph("", text)) for text in HEAD))
-        body = nodes.tbody("", *(self.row(row, devices) for row in rows))
-        group = nodes.tgroup(
-            "", *(nodes.colspec(colwidth=1) for _ in HEAD), nodes.thead("", head), body, cols=len(HEAD)
-        )
         keys = nodes.bullet_list("", *(self.item(f"{key}: {on}") for on, key in devices.items()))
-        return [nodes.table("", group, classes=["cards", "records"]), keys]
+        return [tables.table(HEAD, (self.row(row, devices) for row in rows), "cards", "records"), keys]
 
     def row(self, row: dict, devices: dict[str, str]) -> nodes.row:
         time = f"{duration(row['seconds'])} ({devices[row['on']]})" + f", {row['of']}" * bool(row["of"])
@@ -132,8 +128,7 @@ class Records(SphinxDirective):
             places += [nodes.Text(", " * bool(places)), nodes.reference("", chapter, refuri=address, internal=True)]
         about = [nodes.literal("", row["name"]), nodes.Text(" "), *self.parse_inline(row["question"])[0]]
         cells = [about, [nodes.literal("", row["command"])], [nodes.Text(f"{row['runs']}")], [nodes.Text(time)]]
-        cells.append(places or [nodes.Text("–")])
-        return nodes.row("", *(nodes.entry("", nodes.paragraph("", "", *cell)) for cell in cells))
+        return tables.row(*cells, places or [nodes.Text("–")])
 
     def item(self, text: str) -> nodes.list_item:
         return nodes.list_item("", nodes.paragraph("", text))

@@ -19,7 +19,7 @@ function drawProblem(random) {
 
 /** 1 if what stands behind the last </think> is the answer, else 0. */
 function reward(completion, answer) {
-  return Number(completion.slice(completion.lastIndexOf("</think>") + 1 && completion.lastIndexOf("</think>") + 8) === answer);
+  return Number(completion.split("</think>").at(-1) === answer);
 }
 
 /** G completions of each prompt: [{prompt, completion, logprobs, text}], P * G rows in prompt order. */
