@@ -72,6 +72,14 @@ def go(browser, page: str, unfold: bool = True) -> None:
     browser.execute_script(PROBE + "settle(arguments[0])", unfold)
 
 
+def until(browser, look, seconds: float = 60):
+    """What ``look``, a script or a function of the browser, returns once that is true."""
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    ask = look if callable(look) else lambda driver: driver.execute_script(look)
+    return WebDriverWait(browser, seconds).until(ask)
+
+
 def faults(browser) -> list[str]:
     """Serious and critical faults of accessibility, those of colour in both themes. The page is of no use after."""
     axe = Path(find_spec("axe_core_python").origin).with_name("axe.min.js").read_text(encoding="utf-8")

@@ -1,21 +1,14 @@
 """What a reader does with the book: unfold, search, print, and follow a wrong address."""
 
 import threading
+import tomllib
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from browser.book_pages import CHAPTERS, HTML, PAGES, go
+from browser.book_pages import CHAPTERS, HTML, PAGES, ROOT, go, until
 
-WAIT = 60  # seconds at most, on a machine that does other things too
 FOLDED = [page for page in CHAPTERS if page.startswith("notebooks/") and "start_here" not in page]
-
-
-def until(browser, script: str, *arguments):
-    """What the script returns, once that is true."""
-    from selenium.webdriver.support.wait import WebDriverWait
-
-    return WebDriverWait(browser, WAIT).until(lambda driver: driver.execute_script(script, *arguments))
 
 
 def test_no_page_is_left_out(browser):
@@ -46,8 +39,35 @@ def test_the_search_finds_the_chapter_on_group_advantages(browser):
     browser.execute_script(
         "[...document.querySelectorAll('#search-results li a')].find(e => e.href.includes('05_grpo')).click()"
     )
-    until(browser, "return location.href.startsWith(arguments[0]) && document.readyState === 'complete'", chapter)
+    until(browser, f"return location.href.startsWith('{chapter}') && document.readyState === 'complete'")
     assert "group" in browser.find_element("css selector", "main article").text.lower()
+
+
+def test_the_claims_are_filtered_by_verdict_chapter_and_text(browser):
+    go(browser, "book/claims")
+    ledger = tomllib.loads((ROOT / "book" / "claims.toml").read_text(encoding="utf-8"))
+    shown = "return [...document.querySelectorAll('table.claims tbody tr')].filter(e => !e.hidden).map(e => e.id)"
+    set_to = """const control = document.querySelector(`.claims-filter [name=${arguments[0]}]`);
+      control.value = arguments[1]; control.dispatchEvent(new Event("input", {bubbles: true}));"""
+
+    def filtered(name: str, value: str) -> set[str]:
+        browser.execute_script(set_to, name, value)
+        left = {name.upper() for name in browser.execute_script(shown)}
+        said = browser.find_element("css selector", ".claims-filter output").text
+        assert said == f"{len(left)} of {len(ledger)} claims"
+        browser.execute_script(set_to, name, "")
+        return left
+
+    assert filtered("verdict", "") == set(ledger)
+    for verdict in {entry["verdict"] for entry in ledger.values()}:
+        assert filtered("verdict", verdict) == {n for n, entry in ledger.items() if entry["verdict"] == verdict}
+    pages = {name: [link.get("page", "") for link in entry.get("evidence", [])] for name, entry in ledger.items()}
+    assert filtered("chapter", "07") == {n for n in ledger if any("notebooks/07" in page for page in pages[n])} != set()
+    assert {name for name in ledger if "critic" in ledger[name]["claim"]} <= filtered("text", "CRITIC") < set(ledger)
+    assert filtered("text", "no such words at all") == set()
+    browser.execute_script(set_to, "text", "no such words at all")
+    browser.execute_script("location.hash = '#c5'")  # a link to a claim that is filtered away brings all back
+    until(browser, f"{shown.removesuffix('.map(e => e.id)')}.length === {len(ledger)}")
 
 
 @pytest.mark.parametrize("page", ["book/algorithms", "notebooks/04_ppo", "notebooks/07_where_the_memory_goes"])
@@ -97,4 +117,4 @@ def test_a_wrong_address_leads_back_into_the_book(browser, host, address):
     links = "return [...document.querySelectorAll('main article a[href$=\".html\"]')].map(e => e.href)"
     assert browser.execute_script(links) == [f"{host}/book/intro.html", f"{host}/book/glossary.html"]
     browser.find_element("css selector", "main article input[type=search]").send_keys("clip\n")
-    until(browser, "return location.href === arguments[0]", f"{host}/search.html?q=clip")
+    until(browser, f"return location.href === '{host}/search.html?q=clip'")

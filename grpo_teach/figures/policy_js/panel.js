@@ -65,29 +65,30 @@
 
     // Training runs in a worker of its own, made of this page's text, so that the page stays alive.
     let worker = null, paused = false, waiting = false, rows = [];
+    let asked = 0, spent = 0; // milliseconds: when the step under way was asked for, and what all steps took
     const state = text => { find(".state").textContent = text; };
 
     /** Ask for the next step, unless one is under way, or none is wanted. */
     function next(order = "step") {
       if (waiting || paused || rows.length === STEPS) return;
-      waiting = true;
+      [waiting, asked] = [true, performance.now()];
       worker.postMessage(order);
     }
 
     function train() {
       worker?.terminate();
-      [rows, paused, waiting] = [[], false, false];
+      [rows, paused, waiting, spent] = [[], false, false, 0];
       find("[name=pause]").textContent = "Pause";
-      const code = `const kit = ${kit}; (${work})(kit());`, began = performance.now();
+      const code = `const kit = ${kit}; (${work})(kit());`;
       worker = new Worker(URL.createObjectURL(new Blob([code], {type: "text/javascript"})));
       const {shape, weights} = policies[Object.keys(shipped)[0]];
       worker.onmessage = ({data}) => {
         waiting = false;
+        spent += performance.now() - asked;
         rows.push(data);
         if (data.weights) policies["Trained by you"] = new Policy(shape, data.weights);
         draw();
-        const seconds = Math.round((performance.now() - began) / 1000);
-        state(`Step ${rows.length} of ${STEPS}: ${percent(data.reward)} of the answers right, ${data.length.toFixed(0)} tokens long, ${seconds} s.`);
+        state(`Step ${rows.length} of ${STEPS}: ${percent(data.reward)} of the answers right, ${data.length.toFixed(0)} tokens long, ${Math.round(spent / 1000)} s.`);
         find(".transcripts").replaceChildren(...data.said.map(([problem, text]) => make("li", {textContent: problem + text})));
         if (rows.length === STEPS) finish();
         next();
