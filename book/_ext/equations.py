@@ -149,7 +149,9 @@ def sources(app):
                 opening += "<pre>"
             lines[line - 1] = f'{opening}<span id="{escape(name)}"></span>{start}'
         title = str(path.relative_to(PACKAGE.parent))
-        body = f"<h1>{title}</h1>\n<p>The source, as it was when this book was built.</p>\n" + "\n".join(lines)
+        code = '<div class="highlight-python notranslate">\n' + "\n".join(lines) + "</div>\n"  # as Sphinx wraps code
+        head = title.replace("/", "/<wbr>")  # a phone breaks the line there
+        body = f"<h1>{head}</h1>\n<p>The source, as it was when this book was built.</p>\n{code}"
         yield page_of(path), {"title": title, "body": body}, "page.html"
 
 

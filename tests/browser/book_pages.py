@@ -9,7 +9,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 HTML = ROOT / "book" / "_build" / "html"
 CHAPTERS = re.findall(r"(?:file|root): (\S+)", (ROOT / "book" / "_toc.yml").read_text(encoding="utf-8"))
-PAGES = [*CHAPTERS, "search", "genindex", "404"]
+SOURCES = sorted(path.relative_to(HTML).with_suffix("").as_posix() for path in HTML.glob("source/**/*.html"))
+PAGES = [*CHAPTERS, *SOURCES, "search", "genindex", "404"]
 PHONE = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": False}  # CSS pixels
 MATHJAX = "tex-svg-full.js"
 
@@ -84,7 +85,8 @@ def faults(browser) -> list[str]:
     """Serious and critical faults of accessibility, those of colour in both themes. The page is of no use after."""
     axe = Path(find_spec("axe_core_python").origin).with_name("axe.min.js").read_text(encoding="utf-8")
     browser.execute_script(axe)
-    return browser.execute_async_script("faults(arguments[0]).then(arguments[1])", list(EXCUSED))
+    ask = "const [excused, done] = arguments; faults(excused).then(done, fault => done([String(fault)]))"
+    return browser.execute_async_script(ask, list(EXCUSED))
 
 
 def open_page(browser, page: str) -> Opened:

@@ -26,7 +26,7 @@ const spareAxe = () => {
   const seen = new Set();
   for (const e of document.querySelectorAll("mjx-container svg > *, mjx-assistive-mml")) e.remove();
   for (const e of document.querySelectorAll("div.highlight pre span[class]")) {
-    const kind = `${e.className} ${e.closest("div[class*=highlight-]").className}`;
+    const kind = `${e.className} ${e.closest("div[class*=highlight-]")?.className}`;
     if (seen.has(kind)) e.remove();
     seen.add(kind);
   }

@@ -43,7 +43,6 @@ def chapter(cells):
     """The chapter with the cells of this reader alone, without outputs."""
     code = [c for c in cells if c.cell_type == "code" and "solution" not in c.metadata.get("tags", [])]
     kept = [next(c for c in code if text in c.source) for text in KEPT]
-    kept[PROGRESS] = next(c for c in reversed(code) if KEPT[PROGRESS] in c.source)
     for cell in kept:
         cell.outputs, cell.execution_count = [], None
     kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
