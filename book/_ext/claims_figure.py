@@ -1,4 +1,4 @@
-"""``{claims-figure}``: all claims in one figure: a row for each verdict, a square for each claim that leads to it."""
+"""``{claims-figure} C31 C8``: some claims in words, then all in one figure: a row a verdict, a square a claim."""
 
 from html import escape
 
@@ -16,9 +16,16 @@ STYLE = """<style>
 
 
 class ClaimsFigure(SphinxDirective):
+    optional_arguments = 9  # the claims to be said in words
+
     def run(self):
         self.env.note_reread()  # a verdict may have changed
         entries, rows = load(), ""
+        said = "".join(
+            f'<tr><td><a href="{PAGE}#{name.lower()}">{escape(claim)}</a></td><td>{verdict}</td></tr>'
+            for name in self.arguments
+            for claim, verdict in [(entries[name]["claim"], entries[name]["verdict"])]
+        )
         for verdict in VERDICTS:
             held = {name: entry for name, entry in entries.items() if entry["verdict"] == verdict}
             squares = " ".join(
@@ -26,8 +33,12 @@ class ClaimsFigure(SphinxDirective):
                 for name, entry in held.items()
             )
             rows += f'<tr><th scope="row">{verdict} ({len(held)})</th><td>{squares}</td></tr>' if held else ""
+        words = (
+            f'<table class="table"><thead><tr><th>Claim</th><th>Verdict</th></tr></thead><tbody>{said}</tbody></table>'
+        )
         table = f'{STYLE}<table class="claims-figure"><tbody>{rows}</tbody></table>'
-        return [nodes.paragraph("", count(entries)), nodes.raw("", table, format="html")]
+        told = nodes.paragraph("", f"{count(entries)} Each square is one of them.")
+        return [*[nodes.raw("", words, format="html")] * bool(said), told, nodes.raw("", table, format="html")]
 
 
 def setup(app):
