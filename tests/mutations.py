@@ -6,6 +6,7 @@ max, ddof 0, a shifted mask, KL upside down, a forgotten detach or temperature, 
 
 from mutations_biases import FILES as BIASES
 from mutations_later import FILES as LATER
+from mutations_page import FILES as PAGE
 from mutations_r1 import R1
 from mutations_scale import SCALE
 from mutations_search import SEARCH
@@ -391,6 +392,7 @@ FILES = {
     "large/shared.py": SHARED,
     **LATER,
     **BIASES,
+    **PAGE,
     **R1,
     **SEARCH,
     **SCALE,

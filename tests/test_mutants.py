@@ -23,7 +23,9 @@ SCRIPT = Path(__file__).with_name("mutants.py")
 @pytest.mark.parametrize("number", range(1, len(MUTATIONS) + 1))
 def test_the_mutation_still_applies(number):
     file, old, new = MUTATIONS[number - 1]
-    compile(mutated(file, old, new), file, "exec")
+    text = mutated(file, old, new)
+    if file.endswith(".py"):
+        compile(text, file, "exec")
 
 
 def test_no_mutation_stands_twice():

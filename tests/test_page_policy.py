@@ -1,5 +1,6 @@
 """The policy in the page is the policy of the package: log-probs, gradients, rewards and sampling, run by node."""
 
+import copy
 import json
 import shutil
 import subprocess
@@ -164,7 +165,37 @@ def test_adam_is_torchs_with_the_gradient_cut():
 
 
 @needs_node
-def test_problems_have_right_answers_and_a_step_raises_what_was_paid(base):
+def test_a_step_is_that_of_pythons_grpo_on_the_same_samples(base):
+    policy, tokenizer = base
+    policy = copy.deepcopy(policy)
+    page = in_page(
+        """const p = policyOf(policy), random = randomFrom(7), again = randomFrom(7);
+        const problems = Array.from({length: 3}, () => drawProblem(again));
+        const rows = sample(p, problems.map(({prompt}) => p.encode(prompt)), {groupSize: 6, random: again});
+        const said = trainStep(p, new Adam(p.weights.length), {prompts: 3, groupSize: 6, random});
+        return {problems, rows, said, weights: Array.from(p.weights)};""",
+        policy=whole(policy, tokenizer),
+    )
+    paid = [accuracy(row["text"], page["problems"][b // 6]["answer"]) for b, row in enumerate(page["rows"])]
+    advantages = group_relative_advantages(torch.tensor(paid).view(3, 6))
+    assert (advantages != 0).any() and page["said"]["reward"] == pytest.approx(sum(paid) / 18)
+    optimizer, before = torch.optim.AdamW(policy.parameters(), lr=5e-4, weight_decay=0.0), flat(policy.parameters())
+    loss = 0.0  # at a ratio of 1 the clipped loss has the gradient of this one
+    for row, advantage in zip(page["rows"], advantages.flatten(), strict=True):
+        ids = torch.tensor([row["prompt"] + row["completion"]])
+        logprobs = policy(ids).logits[0, len(row["prompt"]) - 1 : -1].log_softmax(dim=-1)
+        loss = loss - advantage * logprobs.gather(1, torch.tensor(row["completion"]).unsqueeze(1)).sum()
+    (loss / sum(len(row["completion"]) for row in page["rows"])).backward()
+    torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
+    optimizer.step()
+    gradient = flat(weight.grad for weight in policy.parameters())
+    clear = gradient.abs() > 1e-3 * gradient.abs().max()  # a first step of Adam goes by the sign: rounding may turn it
+    moved, right = torch.tensor(page["weights"]) - before, flat(policy.parameters()) - before
+    assert clear.sum() > 1000 and moved[clear] == pytest.approx(right[clear], abs=2e-6)
+
+
+@needs_node
+def test_problems_have_right_answers_and_steps_move_the_weights(base):
     policy, tokenizer = base
     page = in_page(
         """const random = randomFrom(5), problems = Array.from({length: 200}, () => drawProblem(random));
