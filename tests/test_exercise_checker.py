@@ -248,7 +248,7 @@ def test_progress_is_kept_in_a_file(own_progress, capsys):
         "reinforce_loss",
         "leave_one_out_advantages",
     ]
-    assert "2 of 3 solved" in capsys.readouterr().out
+    assert "2 of 5 solved" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("content", ["", "nonsense", "[]", '{"solved": 3}', "{}"])

@@ -303,6 +303,6 @@ def test_progress_in_a_notebook_is_a_table_and_elsewhere_text(own_progress, monk
     assert data["text/plain"] + "\n" == text and capsys.readouterr().out == ""
     rows = data["text/html"].split("<tr")[1:]
     assert len(rows) == len({exercise.chapter for exercise in exercises.EXERCISES.values()})
-    assert "✓ leave_one_out_advantages" in rows[2] and 'value="1" max="3"' in rows[2] and "1 of 3 solved" in rows[2]
+    assert "✓ leave_one_out_advantages" in rows[2] and 'value="1" max="5"' in rows[2] and "1 of 5 solved" in rows[2]
     assert "reinforce_loss" in rows[2].split("not yet:")[1]
     assert data["text/html"].count("✓") == 1 and all(name in data["text/html"] for name in result)

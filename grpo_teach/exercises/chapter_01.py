@@ -9,13 +9,17 @@ from functools import cache
 
 import torch
 
+from grpo_teach.evaluate import evaluate
 from grpo_teach.exercises.calls import run
 from grpo_teach.exercises.exercise import Exercise
+from grpo_teach.exercises.prediction import Prediction
 from grpo_teach.losses import token_logprobs as aligned_logprobs
+from grpo_teach.policy import load_base
 from grpo_teach.rewards import accuracy, extract_answer
 from grpo_teach.rollout import Rollouts
 from grpo_teach.rollout import positions as of_real_tokens
 from grpo_teach.score import score
+from grpo_teach.tasks import ChainSum
 
 # token_logprobs(logits [B,S,V], input_ids [B,S]) -> [B,S-1] ------------------------------------------------------
 
@@ -176,12 +180,28 @@ def _given(rule):
     return lambda completion, answer: bool(rule(extract_answer(completion), answer.strip()))
 
 
+# lower_temperature ----------------------------------------------------------------------------------------------
+
+
+@cache
+def _by_temperature() -> dict[str, list[float]]:
+    """Of the base policy at two temperatures: what is right and what thinks first, of 64 answers with each seed."""
+    (policy, tokenizer), task, found = load_base(), ChainSum(addends=5), {}
+    for temperature in (1.0, 0.3):
+        asked = {"problems": 64, "temperature": temperature}
+        results = [evaluate(policy, tokenizer, task, seed=seed, **asked) for seed in range(8)]
+        found[f"right at {temperature}"] = [result.accuracy for result in results]
+        found[f"thinks first at {temperature}"] = [result.thinks for result in results]
+    return found
+
+
 EXERCISES = [
     Exercise("token_logprobs", 1, _shifted, globals(), gradient=("logits",), probes={"underflow": _underflows}),
     Exercise("completion_mask", 1, _mask, globals()),
     Exercise("score_left_padded", 1, _score, globals(),
              demands={"no_gradient_to_model": _no_gradient, "other_gradient_to_model": _other_gradient}),
     Exercise("answer_reward", 1, accuracy, globals()),
+    Prediction("lower_temperature", 1, globals()),
 ]  # fmt: skip
 for _case in EXERCISES[2].cases:  # the TOML file names the model's kind of positions
     _case.inputs["model"] = Tried(_case.inputs["model"])

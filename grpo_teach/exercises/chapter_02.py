@@ -1,4 +1,4 @@
-"""Chapter 02: the SFT loss, the weights of rejection sampling."""
+"""Chapter 02: the SFT loss, the weights of rejection sampling, and where its rounds end."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import torch
 
 from grpo_teach.advantages import group_relative_advantages
 from grpo_teach.exercises.exercise import Exercise
+from grpo_teach.exercises.prediction import Prediction
 from grpo_teach.losses import aggregate, policy_gradient_loss
 
 # sft_loss(logprobs [B,T], mask [B,T]) -> scalar ------------------------------------------------------------------
@@ -49,4 +50,5 @@ def _first_accepted(rewards):
 EXERCISES = [
     Exercise("sft_loss", 2, _sft, globals(), gradient=("logprobs",)),
     Exercise("rejection_weights", 2, _rejection, globals()),
+    Prediction("where_rounds_end", 2),
 ]

@@ -87,16 +87,12 @@ def _falls(lengths, start, width):
 # length_of_wrong_answers -------------------------------------------------------------------------------------------
 
 
-class Exactly(Prediction):
-    """A prediction whose evidence is summed in small worlds, in which rewards have nothing to do with length."""
-
-    def found(self) -> dict[str, list[float]]:
-        return _wrong_answers_grow()
-
-
 @functools.cache
 def _wrong_answers_grow() -> dict[str, list[float]]:
-    """Ten policies; for each the mean over 16 draws of which completions are right, each with a chance of one half."""
+    """Tokens by which the mean length of wrong answers grows along the gradient, in worlds where length is no matter.
+
+    Ten policies; for each the mean over 16 draws of which completions are right, each with a chance of one half.
+    """
     from grpo_teach.studies.exact import ExactWorld
 
     world, found = ExactWorld(3, 4), {"1/G": [], "1/G and 1/|o|": []}
@@ -119,5 +115,5 @@ EXERCISES = [
              probes={"learns_through_old": _learns_through_old, "overflows": _overflows}),
     Exercise("truncated_weight", 12, _weight, globals(), gradient=("logprobs",)),
     Exercise("overlong_penalty", 12, _penalty, globals()),
-    Exactly("length_of_wrong_answers", 12),
+    Prediction("length_of_wrong_answers", 12, globals()),
 ]  # fmt: skip
