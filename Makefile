@@ -6,7 +6,8 @@ BIN = .venv/bin
 READY = .venv/ready
 JOBS = 2
 # A file's tests stay in one process: a notebook's cells need each other, and fixtures are made once.
-APART = -n $(JOBS) --dist loadfile --ignore=tests/browser
+APART = -n $(JOBS) --dist loadfile
+TESTS = $(APART) --ignore=tests/browser
 NBVAL = $(APART) --nbval-lax --nbval-current-env --nbval-cell-timeout=600 notebooks
 HEAVY = experiments large large_merge large_training one_billion scale_export
 BOOK = $(BIN)/jupyter-book build . --toc book/_toc.yml --path-output book -W -n --keep-going
@@ -58,19 +59,19 @@ lint: $(READY) ## check the style
 # While you work: what takes long is left out.
 quick: $(READY) ## check style and the fast tests, in minutes
 	$(BIN)/ruff check .
-	$(BIN)/pytest $(APART) -m "not slow" $(HEAVY:%=--ignore=tests/test_%.py)
+	$(BIN)/pytest $(TESTS) -m "not slow" $(HEAVY:%=--ignore=tests/test_%.py)
 
 test: $(READY) ## check everything: style, tests, notebooks, book, book in a browser
 	@echo "[1/5] style"
 	$(BIN)/ruff check .
 	@echo "[2/5] tests"
-	$(BIN)/pytest $(APART)
+	$(BIN)/pytest $(TESTS)
 	@echo "[3/5] notebooks"
 	$(BIN)/pytest $(NBVAL)
 	@echo "[4/5] book"
 	$(BOOK)
 	@echo "[5/5] book in a browser"
-	$(BIN)/pytest -rs tests/browser
+	$(BIN)/pytest -rs $(APART) tests/browser
 	@echo "All checks passed."
 
 full: export GRPO_TEACH_ALL_MUTANTS = 1
@@ -81,7 +82,7 @@ mutants: $(READY) ## put every mistake into the mathematics, and note in tests/m
 	$(BIN)/python tests/mutants.py --workers $(JOBS)
 
 test-colab: .venv-colab/ready ## run tests and notebooks as Colab would, with the versions that it has
-	.venv-colab/bin/pytest $(APART)
+	.venv-colab/bin/pytest $(TESTS)
 	GRPO_TEACH_COLAB=1 .venv-colab/bin/pytest -n $(JOBS) tests/test_colab.py
 
 # The interpreter is tried only when an environment is made: one that exists is used as it is.
