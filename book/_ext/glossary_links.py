@@ -5,7 +5,8 @@ import re
 from docutils import nodes
 from sphinx.transforms.post_transforms import SphinxPostTransform
 
-EVERYDAY = {"return", "score", "state", "value"}  # more often meant as everybody means them than as the glossary does
+# More often meant as everybody means them than as the glossary does, or explained by the one chapter that has them.
+EVERYDAY = {"return", "score", "slip", "state", "tool", "value"}
 NO_PROSE = (nodes.title, nodes.literal, nodes.reference, nodes.math, nodes.raw, nodes.caption, nodes.term)
 
 

@@ -16,8 +16,8 @@ EXERCISE = re.compile(r"### Exercise|<details><summary>Hint")
 
 
 def chapters() -> dict[str, Path]:
-    """The chapters by their number, "00" first."""
-    return {path.stem[:2]: path for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
+    """The chapters by their number, "00" first; "05b" is one of them."""
+    return {path.stem.partition("_")[0]: path for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
 
 
 def spent(path: Path) -> tuple[int, int]:
@@ -45,9 +45,9 @@ class Minutes(SphinxDirective):
         rows = [("Chapter", "Reading", "Exercises")]
         rows += [(number, *(f"{minutes} min" for minutes in spent(path))) for number, path in chapters().items()]
         rows = [nodes.row("", *(nodes.entry("", nodes.paragraph("", text)) for text in row)) for row in rows]
-        for row, path in zip(rows[1:], chapters().values(), strict=True):
+        for row, (number, path) in zip(rows[1:], chapters().items(), strict=True):
             address = self.env.app.builder.get_relative_uri(self.env.docname, f"notebooks/{path.stem}")
-            name = nodes.reference("", f"{path.stem[:2]} {title(path)}", refuri=address, internal=True)
+            name = nodes.reference("", f"{number} {title(path)}", refuri=address, internal=True)
             row[0].replace(row[0][0], nodes.paragraph("", "", name))
         group = nodes.tgroup("", *(nodes.colspec(colwidth=1) for _ in range(3)), cols=3)
         group += [nodes.thead("", rows[0]), nodes.tbody("", *rows[1:])]

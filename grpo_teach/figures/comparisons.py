@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 
 import matplotlib
@@ -67,9 +68,9 @@ def ends_figure(panels: dict[str, dict[str, list[float]]], name: Callable[[str],
             it is a share, whose interval ends at 0 and 1.
         name: what a variant's label is written as.
     """
-    rows = max(len(found) for found in panels.values())
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(2.6 + 2.9 * len(panels), 1.1 + 0.34 * rows), layout="constrained", dpi=110)
+    rows, narrow = max(len(found) for found in panels.values()), len(panels) > 2
+    with matplotlib.rc_context(STYLE):  # no wider than 8.4 inches: a page shrinks what is wider, letters and all
+        figure = Figure(figsize=(min(2.6 + 2.9 * len(panels), 8.4), 1.1 + 0.34 * rows), layout="constrained", dpi=110)
         for axes, (title, found) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
             share = "nats" not in title and min(map(min, found.values())) >= 0
             for place, values in enumerate(found.values()):
@@ -80,11 +81,13 @@ def ends_figure(panels: dict[str, dict[str, list[float]]], name: Callable[[str],
                 axes.plot(mean(values), place, "D", color="black", markersize=4)
             first = axes.get_subplotspec().is_first_col()
             axes.set_yticks(range(len(found)), [name(label) for label in found] if first else [])
-            axes.set(xlabel=title, ylim=(len(found) - 0.4, -0.6))
+            axes.set(xlabel=textwrap.fill(title, 16) if narrow else title, ylim=(len(found) - 0.4, -0.6))
             left, right = axes.get_xlim()
             if right - left < 0.05:  # a hair's breadth must not look like a gap
                 left, right = (left + right) / 2 - 0.025, (left + right) / 2 + 0.025
             axes.set_xlim(left, min(right, 1.005) if share else right)
+            if narrow:
+                axes.locator_params(axis="x", nbins=4)
         return figure
 
 

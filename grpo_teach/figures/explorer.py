@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from grpo_teach.records import load_record
@@ -10,13 +11,14 @@ from grpo_teach.records import load_record
 __all__ = ["explorer"]
 
 
-def explorer(names: dict[str, str], quantities: dict[str, str], name: str = "explorer"):
+def explorer(names: dict[str, str], quantities: dict[str, str], name: str = "explorer", called: Callable = str):
     """Recorded curves in one picture whose contents the reader chooses; it needs no kernel and asks no server.
 
     Args:
         names: studies to choose from, as ``{title: study}``.
         quantities: what to show, as ``{title: name in the curves}``.
         name: of the HTML element; one a page.
+        called: what a variant's label is written as.
     Returns:
         HTML for a notebook or a page: means over seeds with 95% bands (Student's t), against tokens and seconds.
     """
@@ -32,7 +34,7 @@ def explorer(names: dict[str, str], quantities: dict[str, str], name: str = "exp
 
     data = {}
     for title, study in names.items():
-        runs = load_record(study)["runs"]
+        runs = {called(label): results for label, results in load_record(study)["runs"].items()}
         data[title] = {
             shown: {
                 against: {label: line(results, quantity, against.split()[-1]) for label, results in runs.items()}

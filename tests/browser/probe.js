@@ -6,7 +6,7 @@ window.settle = unfold => {
   if (unfold) for (const e of document.querySelectorAll("details")) e.open = true;
 };
 
-// Elements that stick out of the window and that no box around them scrolls or cuts.
+// Elements that stick out of the window and that no box around them scrolls or cuts; and equations cut at their left.
 window.tooWide = () => {
   const right = document.documentElement.clientWidth + 1, found = [];
   const keeps = e => /auto|scroll|hidden|clip/.test(getComputedStyle(e).overflowX);
@@ -16,6 +16,10 @@ window.tooWide = () => {
     let outer = e.parentElement;
     while (outer && !keeps(outer)) outer = outer.parentElement;
     if (!outer) found.push(`${e.tagName.toLowerCase()} ${e.textContent.slice(0, 80)} ends at ${box.right} px`);
+  }
+  for (const e of document.querySelectorAll("div.math mjx-container > svg")) {
+    const lost = e.closest("div.math").getBoundingClientRect().left - e.getBoundingClientRect().left;
+    if (lost > 1) found.push(`the first ${lost} px of ${e.closest("div.math").id} cannot be reached`);
   }
   const width = document.documentElement.scrollWidth;
   return width > right ? [...found, `the page is ${width} px wide`] : found;
