@@ -1,4 +1,4 @@
-"""Chapter 05: group-relative advantages, k3, the sequence mean, the whole GRPO loss."""
+"""Chapter 05: group-relative advantages, k3, the sequence mean, the whole GRPO loss; and which change matters?"""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from grpo_teach.advantages import group_relative_advantages
 from grpo_teach.exercises.calls import run
 from grpo_teach.exercises.exercise import Exercise
+from grpo_teach.exercises.prediction import Prediction
 from grpo_teach.losses import aggregate, kl_k1, kl_k2, kl_k3
 
 # group_relative_advantages(rewards [P,G]) -> [P,G] ---------------------------------------------------------------
@@ -119,4 +120,5 @@ EXERCISES = [
     Exercise("kl_k3", 5, kl_k3, globals(), gradient=("logprobs",)),
     Exercise("aggregate_sequence_mean", 5, _sequence_mean, globals(), gradient=("token_loss",)),
     _add_pairs(Exercise("grpo_loss", 5, _grpo(), globals(), gradient=("logprobs",), rtol=3e-3)),
+    Prediction("which_change_matters", 5),
 ]  # fmt: skip
