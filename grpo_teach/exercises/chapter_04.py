@@ -125,5 +125,5 @@ EXERCISES = [
     Exercise("gae", 4, _gae, globals(), unpack=True),
     Exercise("value_loss", 4, _value_loss, globals(), gradient=("values",),
              factors=(1.0, 2.0)),  # with the half and without it: both are usual
-    Prediction("which_ends_lowest", 4),
+    Prediction("which_critic_ends_highest", 4),
 ]  # fmt: skip
