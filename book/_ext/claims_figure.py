@@ -22,9 +22,9 @@ class ClaimsFigure(SphinxDirective):
         self.env.note_reread()  # a verdict may have changed
         entries, rows = load(), ""
         said = "".join(
-            f'<tr><td><a href="{PAGE}#{name.lower()}">{escape(claim)}</a></td><td>{verdict}</td></tr>'
+            f'<tr><td><a href="{PAGE}#{name.lower()}">{escape(entries[name]["claim"])}</a></td>'
+            f"<td>{entries[name]['verdict']}</td></tr>"
             for name in self.arguments
-            for claim, verdict in [(entries[name]["claim"], entries[name]["verdict"])]
         )
         for verdict in VERDICTS:
             held = {name: entry for name, entry in entries.items() if entry["verdict"] == verdict}

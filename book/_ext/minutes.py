@@ -10,6 +10,7 @@ from pathlib import Path
 
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
+from tables import row, table
 
 ROOT = Path(__file__).parents[2]
 EXERCISE = re.compile(r"### Exercise|<details><summary>Hint")
@@ -42,16 +43,13 @@ def title(path: Path) -> str:
 class Minutes(SphinxDirective):
     def run(self):
         self.env.note_reread()  # a chapter may have changed
-        rows = [("Chapter", "Reading", "Exercises")]
-        rows += [(number, *(f"{minutes} min" for minutes in spent(path))) for number, path in chapters().items()]
-        rows = [nodes.row("", *(nodes.entry("", nodes.paragraph("", text)) for text in row)) for row in rows]
-        for row, (number, path) in zip(rows[1:], chapters().items(), strict=True):
-            address = self.env.app.builder.get_relative_uri(self.env.docname, f"notebooks/{path.stem}")
-            name = nodes.reference("", f"{number} {title(path)}", refuri=address, internal=True)
-            row[0].replace(row[0][0], nodes.paragraph("", "", name))
-        group = nodes.tgroup("", *(nodes.colspec(colwidth=1) for _ in range(3)), cols=3)
-        group += [nodes.thead("", rows[0]), nodes.tbody("", *rows[1:])]
-        return [nodes.table("", group)]
+        rows = (self.row(number, path) for number, path in chapters().items())
+        return [table(("Chapter", "Reading", "Exercises"), rows)]
+
+    def row(self, number: str, path: Path) -> nodes.row:
+        address = self.env.app.builder.get_relative_uri(self.env.docname, f"notebooks/{path.stem}")
+        name = nodes.reference("", f"{number} {title(path)}", refuri=address, internal=True)
+        return row([name], *([nodes.Text(f"{minutes} min")] for minutes in spent(path)))
 
 
 def setup(app):

@@ -61,6 +61,11 @@ def requests(browser) -> list[str]:
     return [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
 
 
+def outside(browser) -> list[str]:
+    """The addresses asked for since the last call that are not the page's own texts."""
+    return [address for address in requests(browser) if not address.startswith(("data:", "blob:"))]
+
+
 def errors(browser) -> list[str]:
     """The console's severe messages since the last call."""
     return [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]

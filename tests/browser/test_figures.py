@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from browser.book_pages import CHAPTERS, HTML, errors, go, requests
+from browser.book_pages import CHAPTERS, HTML, errors, go, outside, requests
 
 # The outermost elements whose class starts with "grpo-".
 FIGURES = "[...document.querySelectorAll('[class^=grpo-]')].filter(e => !e.parentElement.closest('[class^=grpo-]'))"
@@ -66,5 +66,5 @@ def test_every_control_changes_its_figure(browser, page):
         idle = [number for number in range(len(names)) if not changes(browser, figure, number)]
         idle = [number for number in idle if not changes(browser, figure, number)]  # "back" works after "on"
         assert [names[number] for number in idle] == [], figure.get_attribute("class")
-    assert [address for address in requests(browser) if not address.startswith(("data:", "blob:"))] == []
+    assert outside(browser) == []
     assert errors(browser) == []

@@ -1,12 +1,12 @@
 """What a reader does with the book: unfold, search, print, and follow a wrong address."""
 
 import threading
-import tomllib
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
+import claims
 import pytest
 
-from browser.book_pages import CHAPTERS, HTML, PAGES, ROOT, go, until
+from browser.book_pages import CHAPTERS, HTML, PAGES, go, until
 
 FOLDED = [page for page in CHAPTERS if page.startswith("notebooks/") and "start_here" not in page]
 
@@ -44,7 +44,7 @@ def test_the_search_finds_the_chapter_on_group_advantages(browser):
 
 def test_the_claims_are_filtered_by_verdict_chapter_and_text(browser):
     go(browser, "book/claims")
-    ledger = tomllib.loads((ROOT / "book" / "claims.toml").read_text(encoding="utf-8"))
+    ledger = claims.load()
     shown = "return [...document.querySelectorAll('table.claims tbody tr')].filter(e => !e.hidden).map(e => e.id)"
     set_to = """const control = document.querySelector(`.claims-filter [name=${arguments[0]}]`);
       control.value = arguments[1]; control.dispatchEvent(new Event("input", {bubbles: true}));"""

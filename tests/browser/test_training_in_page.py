@@ -2,7 +2,7 @@
 
 import re
 
-from browser.book_pages import errors, go, requests, until
+from browser.book_pages import errors, go, outside, requests, until
 
 LINE = "return [...document.querySelectorAll('.grpo-page-policy svg polyline')].map(e => e.getAttribute('points'))"
 
@@ -37,7 +37,7 @@ def test_the_first_page_trains_pauses_goes_on_and_ends_better_than_it_began(brow
     assert [len(points) for points in browser.execute_script(LINE)] > [len(points) for points in curve]
     assert browser.execute_script("return document.querySelectorAll('.grpo-page-policy .transcripts li').length") == 3
     assert set(sides()) - set(before) == {"Trained by you"}
-    assert [address for address in requests(browser) if not address.startswith(("data:", "blob:"))] == []
+    assert outside(browser) == []
     assert errors(browser) == []
 
 
