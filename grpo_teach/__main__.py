@@ -7,7 +7,7 @@ import json
 import sys
 
 import torch
-from transformers.utils import logging as transformers_logging
+import transformers
 
 from grpo_teach.commands import doctor, memory, stages, studies, training
 from grpo_teach.commands.flags import seed, task_flags
@@ -47,7 +47,7 @@ def parser() -> Parser:
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     if args.quiet:
-        transformers_logging.disable_progress_bar()
+        transformers.utils.logging.disable_progress_bar()
     try:
         result = args.run(args)
     except (InputError, OSError) as error:  # a disk that is full, say

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import transformers
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import logging as transformers_logging
 
 from grpo_teach import records
 from grpo_teach.errors import InputError, in_one_line
@@ -58,7 +57,7 @@ def load_policy(path: str | Path):
         InputError: if there is no readable model under that name.
     """
     with in_one_line(f"cannot load a policy from {path}"):
-        policy = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+        policy = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
     return policy.eval(), load_tokenizer(path)
 
 
@@ -69,19 +68,19 @@ def load_tokenizer(path: str | Path):
         InputError: if there is none.
     """
     with in_one_line(f"cannot load a tokenizer from {path}"):
-        return AutoTokenizer.from_pretrained(path, padding_side="left")
+        return transformers.AutoTokenizer.from_pretrained(path, padding_side="left")
 
 
 @contextmanager
 def _no_bars():
     """Half a million parameters are loaded before a bar can be read."""
-    wanted = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
+    wanted = transformers.utils.logging.is_progress_bar_enabled()
+    transformers.utils.logging.disable_progress_bar()
     try:
         yield
     finally:
         if wanted:
-            transformers_logging.enable_progress_bar()
+            transformers.utils.logging.enable_progress_bar()
 
 
 def shared_copy(module: nn.Module) -> nn.Module:

@@ -8,7 +8,7 @@ import pytest
 from test_cli import run
 
 from grpo_teach.memory import TERMS
-from grpo_teach.memory.grid import CONFIGS, GRIDS
+from grpo_teach.memory.grid import GRIDS, config_of
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +40,7 @@ def test_the_table_has_a_row_a_term_and_its_shares_make_100_percent(capsys):
 
 def test_a_measurement_stands_beside_the_prediction(capsys, tmp_path):
     pytest.importorskip("accelerate")
-    CONFIGS["llama-untied"].save_pretrained(tmp_path)
+    config_of("llama-untied").save_pretrained(tmp_path)
     sizes = ["--prompts", 2, "--group-size", 2, "--prompt-tokens", 8, "--max-new-tokens", 6, "--dtype", "float32"]
     flags = [*sizes, "--method", "full", "--optimizer", "adamw", "--measure", "--device", "cpu", "--json"]
     code, out, err = run(capsys, "memory", "--model", tmp_path, "--out", tmp_path, *flags)

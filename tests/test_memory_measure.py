@@ -11,7 +11,7 @@ from transformers import AutoConfig
 
 from grpo_teach import InputError
 from grpo_teach.memory import STAYING, Setup, Shape, predict
-from grpo_teach.memory.grid import CONFIGS, GRIDS, beside, config_of, plain, record, setup_in
+from grpo_teach.memory.grid import GRIDS, TINY, beside, config_of, plain, record, setup_in
 from grpo_teach.memory.measure import Live, Meter, measure, measure_apart, prompts, rewarded, storages
 from grpo_teach.records import load_record
 from grpo_teach.rollout import sample_ids
@@ -177,7 +177,7 @@ def test_the_recorded_grid_covers_what_the_ledger_knows():
     for name in ("algorithm", "method", "critic", "reference", "reward_model", "optimizer", "checkpointing", "padded"):
         choices = {field.name: field for field in dataclasses.fields(Setup)}[name].metadata["choices"] or (True, False)
         assert {setup[name] for setup in setups} == set(choices), name
-    assert {row["model"] for row in RECORD["runs"]} == set(CONFIGS)
+    assert {row["model"] for row in RECORD["runs"]} == set(TINY)
     assert {row["measured_peak_phase"] for row in RECORD["runs"]} == {"sampling", "update"}
 
 
@@ -219,7 +219,7 @@ def test_out_of_memory_is_a_result():
 
 def test_a_process_of_its_own_says_how_much_memory_it_took():
     setup = setup_in("llama-tied", {"method": "full", "dtype": "float32", "optimizer": "adamw", "max_new_tokens": 4})
-    measured = measure_apart(CONFIGS["llama-tied"], setup, "cpu")
+    measured = measure_apart(config_of("llama-tied"), setup, "cpu")
     assert measured["resident_bytes"] is None or measured["resident_bytes"] > measured["bytes"]["total"] / 2
 
 
@@ -227,7 +227,7 @@ def test_a_process_of_its_own_says_how_much_memory_it_took():
 def test_what_cannot_be_measured_is_refused(monkeypatch, device, cap, word):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match=word):
-        measure(CONFIGS["llama-tied"], setup_in("llama-tied", {}), device, cap)
+        measure(config_of("llama-tied"), setup_in("llama-tied", {}), device, cap)
 
 
 def test_storages_count_views_once():

@@ -37,8 +37,9 @@ def packed(monkeypatch, tmp_path):
 
     found = SimpleNamespace(util=SimpleNamespace(find_spec=lambda name: SimpleNamespace(origin=str(tmp_path / name))))
     monkeypatch.setattr(smollm2, "importlib", found)
-    monkeypatch.setattr(smollm2, "AutoTokenizer", SimpleNamespace(from_pretrained=lambda *_, **__: tokenizer))
-    monkeypatch.setattr(smollm2, "AutoModelForCausalLM", SimpleNamespace(from_pretrained=model))
+    auto = {"AutoTokenizer": SimpleNamespace(from_pretrained=lambda *_, **__: tokenizer)}
+    auto["AutoModelForCausalLM"] = SimpleNamespace(from_pretrained=model)
+    monkeypatch.setattr(smollm2, "transformers", SimpleNamespace(**auto))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
 

@@ -8,8 +8,8 @@ from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 from tables import table
 
-from grpo_teach.large import model_config
-from grpo_teach.memory import Setup, Shape, predict
+from grpo_teach.memory import predict
+from grpo_teach.memory.grid import setup_in
 from grpo_teach.records import load_record
 from grpo_teach.studies.results import area, contrasts, difference, ends, interval, mean, p_value
 
@@ -18,7 +18,7 @@ VERDICTS = ("supported", "supported under conditions", "not supported", "wrong",
 
 def peak(**setup) -> float:
     """GiB that the byte ledger predicts for Llama-3.2-1B, set up so, at the fullest moment of a step."""
-    return predict(Setup(Shape.of(model_config("llama-3.2-1b")), **setup)).terms["total"] / 2**30
+    return predict(setup_in("llama-3.2-1b", setup)).terms["total"] / 2**30
 
 
 FUNCTIONS = {f.__name__: f for f in (area, contrasts, difference, ends, interval, mean, p_value, load_record, peak)}

@@ -43,9 +43,10 @@ class GlossaryLinks(SphinxPostTransform):
         if not places or not self.env.docname.startswith("notebooks/"):
             return
         wanted = {name.casefold(): place for name, place in places.items()}
+        terms = pattern(places)
         for text in prose(self.document):
             parts, rest = [], 0
-            for match in pattern(places).finditer(text):
+            for match in terms.finditer(text):
                 if place := wanted.pop(match[1].casefold(), None):
                     parts += [nodes.Text(text[rest : match.start()]), self.link(match[0], *place)]
                     rest = match.end()

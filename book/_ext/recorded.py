@@ -69,7 +69,7 @@ def shown(names) -> dict[str, list[tuple[str, str, str]]]:
                 heading = [heading, *HEADING.findall(text)][-1]
                 continue
             for name, where in places.items():
-                if read_in(text, name) and page not in [place[0] for place in where]:
+                if name in text and page not in [place[0] for place in where] and read_in(text, name):
                     where.append((page, nodes.make_id(heading), path.stem[:2]))
     return places
 

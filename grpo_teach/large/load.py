@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 
 import torch
+import transformers
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedConfig
 
 from grpo_teach.errors import InputError, TrainingDiverged, needed
 from grpo_teach.large.options import NEEDS, Options, place
@@ -33,7 +33,7 @@ __all__ = ["OPTIMIZERS", "adamw8bit", "free_memory", "load_large", "load_large_t
 
 
 def load_large(
-    model: str | Path | PreTrainedConfig,
+    model: str | Path | transformers.PreTrainedConfig,
     method: str = Options.method,
     dtype: str = Options.dtype,
     device: str | torch.device = Options.device,
@@ -88,11 +88,11 @@ def load_large(
     tokenizer = load_large_tokenizer(model, options.random_weights)
     torch.manual_seed(seed)
     if options.random_weights:
-        config = model if isinstance(model, PreTrainedConfig) else model_config(model)
+        config = model if isinstance(model, transformers.PreTrainedConfig) else model_config(model)
         policy = random_model(config, dtype, device, quantization)
     else:
         asked = {"dtype": dtype, "device_map": {"": device}, "attn_implementation": "sdpa"}
-        policy = loaded(AutoModelForCausalLM, model, quantization_config=quantization, **asked)
+        policy = loaded(transformers.AutoModelForCausalLM, model, quantization_config=quantization, **asked)
     for module in policy.modules():
         # On a CPU with AVX512-BF16, bitsandbytes would repack a layer in evaluation mode for good: other weights from
         # then on, and no gradient through them.
@@ -178,18 +178,19 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def load_large_tokenizer(model: str | Path | PreTrainedConfig, random_weights: bool = False):
+def load_large_tokenizer(model: str | Path | transformers.PreTrainedConfig, random_weights: bool = False):
     """The tokenizer that :func:`load_large` gives with a model. Without a token to pad with it pads with its EOS.
 
     Raises:
         InputError: if there is none, or it has no EOS.
     """
     if random_weights:
-        return stand_in_tokenizer((model if isinstance(model, PreTrainedConfig) else model_config(model)).vocab_size)
-    if isinstance(model, PreTrainedConfig) or model in SHAPES:
+        config = model if isinstance(model, transformers.PreTrainedConfig) else model_config(model)
+        return stand_in_tokenizer(config.vocab_size)
+    if isinstance(model, transformers.PreTrainedConfig) or model in SHAPES:
         name = getattr(model, "model_type", model)
         raise InputError(f"{name} is a shape without weights: ask for random weights, or name a model on the Hub")
-    tokenizer = loaded(AutoTokenizer, model, padding_side="left")
+    tokenizer = loaded(transformers.AutoTokenizer, model, padding_side="left")
     if tokenizer.eos_token is None:
         raise InputError(f"the tokenizer of {model} has no EOS token, so no completion could end")
     if tokenizer.pad_token is None:
@@ -197,10 +198,10 @@ def load_large_tokenizer(model: str | Path | PreTrainedConfig, random_weights: b
     return tokenizer
 
 
-def nf4(dtype: torch.dtype) -> BitsAndBytesConfig:
+def nf4(dtype: torch.dtype) -> transformers.BitsAndBytesConfig:
     """How ``"qlora"`` stores the frozen matrices; ``dtype`` is the arithmetic's."""
     double = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
-    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=dtype, **double)
+    return transformers.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=dtype, **double)
 
 
 def adamw8bit(parameters, learning_rate: float) -> torch.optim.Optimizer:

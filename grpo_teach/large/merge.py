@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM
+import transformers
 
 from grpo_teach.errors import InputError, needed
 from grpo_teach.large.folders import free_folder
@@ -41,7 +41,7 @@ def merge(adapter: str | Path, out: str | Path, dtype: str = "auto") -> tuple[st
     if not base:
         raise InputError(f"the adapter in {adapter} stood beside random weights: there is no base to merge it with")
     out, tokenizer = free_folder(out, read=adapter), load_large_tokenizer(adapter)
-    policy = loaded(AutoModelForCausalLM, base, dtype=dtype if dtype == "auto" else getattr(torch, dtype))
+    policy = loaded(transformers.AutoModelForCausalLM, base, dtype=dtype if dtype == "auto" else getattr(torch, dtype))
     merged = loaded(peft.PeftModel, str(adapter), policy).merge_and_unload()
     save_policy(merged, tokenizer, out)
     return base, str(merged.dtype).removeprefix("torch.")

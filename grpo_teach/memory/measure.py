@@ -17,10 +17,10 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import torch
+import transformers
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from transformers import AutoModel
 
 from grpo_teach.algorithms import ALGORITHMS
 from grpo_teach.errors import InputError
@@ -124,7 +124,7 @@ class RewardModel(nn.Module):
     def __init__(self, config, dtype: torch.dtype, device: torch.device):
         super().__init__()
         with torch.device(device):
-            self.trunk = AutoModel.from_config(config, dtype=dtype, attn_implementation="sdpa")
+            self.trunk = transformers.AutoModel.from_config(config, dtype=dtype, attn_implementation="sdpa")
             self.head = nn.Linear(config.hidden_size, 1, dtype=dtype)
         self.requires_grad_(False).eval()
 

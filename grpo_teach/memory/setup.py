@@ -8,7 +8,6 @@ import torch
 import transformers
 from packaging.version import Version
 from torch import nn
-from transformers import AutoModelForCausalLM
 
 from grpo_teach.algorithms import ALGORITHMS
 from grpo_teach.errors import InputError
@@ -54,7 +53,7 @@ class Shape:
         """
         try:
             with torch.device("meta"):
-                model = AutoModelForCausalLM.from_config(config)
+                model = transformers.AutoModelForCausalLM.from_config(config)
             layers = model.get_decoder().layers
         except (AttributeError, ValueError) as error:
             raise InputError(f"the ledger knows decoders built as Llama's, not {config.model_type}") from error

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
+import transformers
 from tokenizers import Tokenizer, models, trainers
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedTokenizerFast
 
 from grpo_teach.evaluate import Evaluation, pass_at_k, wilson_interval
 from grpo_teach.rollout import Rollouts, ends, sample_ids
@@ -176,7 +176,7 @@ class WithTool(Trainer):
 # Re-tokenising ----------------------------------------------------------------------------------------------------
 
 
-def merging_tokenizer(texts: list[str], size: int) -> PreTrainedTokenizerFast:
+def merging_tokenizer(texts: list[str], size: int) -> transformers.PreTrainedTokenizerFast:
     """A byte-pair tokenizer learnt from these texts: frequent neighbours become one token, so one text has many ids.
 
     Args:
@@ -186,7 +186,7 @@ def merging_tokenizer(texts: list[str], size: int) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE())
     trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=["<pad>", "<eos>"], show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(
+    return transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<pad>", padding_side="left",
         clean_up_tokenization_spaces=False,
     )  # fmt: skip

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+import transformers
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 __all__ = ["tiny_policy", "tiny_tokenizer"]
 
 
-def tiny_tokenizer(characters: Sequence[str] = "0123456789+=;") -> PreTrainedTokenizerFast:
+def tiny_tokenizer(characters: Sequence[str] = "0123456789+=;") -> transformers.PreTrainedTokenizerFast:
     """One token a character; ``<think>``, ``</think>``, ``<eos>`` and ``<pad>`` are one token each.
 
     Args:
@@ -23,17 +23,17 @@ def tiny_tokenizer(characters: Sequence[str] = "0123456789+=;") -> PreTrainedTok
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(pieces), "isolated")
     tokenizer.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(
+    return transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<pad>", padding_side="left"
     )
 
 
 def tiny_policy(
     tokenizer, hidden_size: int = 128, layers: int = 2, heads: int = 4, intermediate_size: int = 512
-) -> LlamaForCausalLM:
+) -> transformers.LlamaForCausalLM:
     """A Llama of about half a million parameters with random weights from torch's global random state."""
-    return LlamaForCausalLM(
-        LlamaConfig(
+    return transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
             vocab_size=len(tokenizer),
             hidden_size=hidden_size,
             intermediate_size=intermediate_size,
