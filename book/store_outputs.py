@@ -65,6 +65,8 @@ def normalise(notebook: nbformat.NotebookNode) -> None:
         cell.metadata = nbformat.from_dict({k: cell.metadata[k] for k in CELL_METADATA if k in cell.metadata})
         if "remove-cell" in cell.metadata.get("tags", []):
             cell.source = setup_source()
+        if "remove-output" in cell.metadata.get("tags", []):  # the book leaves it out: it is each reader's own
+            cell.outputs = []
         for output in cell.get("outputs", []):
             output.get("metadata", {}).clear()
             output.pop("transient", None)

@@ -156,6 +156,8 @@ def test_the_stored_notebook_is_the_unsolved_one(notebook):
     for cell in notebook.cells:
         if "check" in tagged(cell):
             assert all("not attempted yet" in output.data["text/plain"] for output in cell.outputs)
+        if "exercises.progress()" in cell.source:
+            assert tagged(cell) == {"remove-output"} and not cell.outputs
 
 
 def test_later_cells_use_the_packages_functions_and_not_the_learners(notebook):

@@ -47,6 +47,8 @@ def count(entries: dict[str, dict]) -> str:
     """How many claims have which verdict."""
     tally = Counter(entry["verdict"] for entry in entries.values())
     settled = ", ".join(f"{tally[verdict]} {verdict}" for verdict in VERDICTS[:-1] if tally[verdict])
+    if not tally["open"]:
+        return f"All {len(entries)} claims are settled: {settled}."
     left = f"{tally['open']} {'is' if tally['open'] == 1 else 'are'} open"
     return f"Of {len(entries)} claims {len(entries) - tally['open']} are settled ({settled}); {left}."
 

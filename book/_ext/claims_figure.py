@@ -5,6 +5,7 @@ from html import escape
 from claims import VERDICTS, count, load
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
+from tables import row, table
 
 PAGE = "claims.html"  # beside the page that shows the figure
 STYLE = """<style>
@@ -21,24 +22,21 @@ class ClaimsFigure(SphinxDirective):
     def run(self):
         self.env.note_reread()  # a verdict may have changed
         entries, rows = load(), ""
-        said = "".join(
-            f'<tr><td><a href="{PAGE}#{name.lower()}">{escape(entries[name]["claim"])}</a></td>'
-            f"<td>{entries[name]['verdict']}</td></tr>"
-            for name in self.arguments
-        )
         for verdict in VERDICTS:
             held = {name: entry for name, entry in entries.items() if entry["verdict"] == verdict}
-            squares = " ".join(
+            found = " ".join(
                 f'<a href="{PAGE}#{name.lower()}" title="{escape(entry["claim"], quote=True)}">{name}</a>'
                 for name, entry in held.items()
             )
-            rows += f'<tr><th scope="row">{verdict} ({len(held)})</th><td>{squares}</td></tr>' if held else ""
-        words = (
-            f'<table class="table"><thead><tr><th>Claim</th><th>Verdict</th></tr></thead><tbody>{said}</tbody></table>'
-        )
-        table = f'{STYLE}<table class="claims-figure"><tbody>{rows}</tbody></table>'
+            rows += f'<tr><th scope="row">{verdict} ({len(held)})</th><td>{found}</td></tr>' if held else ""
+        squares = f'{STYLE}<table class="claims-figure"><tbody>{rows}</tbody></table>'
         told = nodes.paragraph("", f"{count(entries)} Each square is one of them.")
-        return [*[nodes.raw("", words, format="html")] * bool(said), told, nodes.raw("", table, format="html")]
+        said = [table(("Claim", "Verdict"), (self.said(name, entries[name]) for name in self.arguments))]
+        return [*said * bool(self.arguments), told, nodes.raw("", squares, format="html")]
+
+    def said(self, name: str, entry: dict) -> nodes.row:
+        claim = nodes.reference("", entry["claim"], refuri=f"{PAGE}#{name.lower()}", internal=True)
+        return row([claim], [nodes.Text(entry["verdict"])])
 
 
 def setup(app):
