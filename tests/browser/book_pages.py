@@ -27,6 +27,7 @@ class Opened:
     errors: list[str]  # severe messages in the console
     requests: list[str]  # everything that it asked for, itself first
     too_wide: list[str]  # at 390 px
+    too_small: list[str]  # figures, there
     faults: list[str]  # of accessibility
 
     @property
@@ -100,6 +101,6 @@ def open_page(browser, page: str) -> Opened:
     go(browser, page)
     asked, wrong = requests(browser), errors(browser)
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
-    too_wide = browser.execute_script("return tooWide().slice(0, 5)")
+    too_wide, too_small = (browser.execute_script(f"return {probe}().slice(0, 5)") for probe in ("tooWide", "tooSmall"))
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-    return Opened(wrong, asked, too_wide, faults(browser))
+    return Opened(wrong, asked, too_wide, too_small, faults(browser))

@@ -25,6 +25,11 @@ window.tooWide = () => {
   return width > right ? [...found, `the page is ${width} px wide`] : found;
 };
 
+// Figures drawn at less than half their size, so that their letters of 15 pixels have less than 8.
+window.tooSmall = () => [...document.querySelectorAll(".bd-article img")]
+  .filter(e => e.checkVisibility() && e.clientWidth < e.naturalWidth / 2)
+  .map(e => `${e.alt.slice(0, 80)}: ${e.clientWidth} of ${e.naturalWidth} px`);
+
 // For axe, which takes its time: out with MathJax's own drawing and with all words of code but one of each class.
 const spareAxe = () => {
   const seen = new Set();

@@ -19,6 +19,10 @@ def test_nothing_is_wider_than_a_phone(opened, page):
     assert opened(page).too_wide == []
 
 
+def test_the_letters_in_its_figures_can_be_read_on_a_phone(opened, page):
+    assert opened(page).too_small == []
+
+
 def test_everybody_can_read_it(opened, page):
     assert opened(page).faults == []
 
