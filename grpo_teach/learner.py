@@ -92,4 +92,4 @@ class Learner:
 
     def _must_be_finite(self, quantity: str, value: float) -> None:
         if not math.isfinite(value):
-            raise TrainingDiverged(f"step {self.step}: the {quantity} is {value}; the last checkpoint is kept")
+            raise TrainingDiverged(f"step {self.step}: the {quantity} is {value}")

@@ -4,7 +4,10 @@ import pytest
 
 pytest.importorskip("sphinx", reason="the book's tools are not installed")
 
+import algorithm_diff
 import cheat_sheet
+from sphinx.application import Sphinx
+from sphinx.util.docutils import docutils_namespace
 
 from grpo_teach import GRPO, PPO
 from grpo_teach.algorithms.later.gspo import GSPO
@@ -32,3 +35,16 @@ def test_every_sign_of_the_doctor_has_its_likeliest_causes():
     rows = {name: causes for name, _, causes, _ in cheat_sheet.signs()}
     assert rows.keys() == SIGNS.keys()
     assert rows["negative_likelihood"] == "the loss has the wrong sign; weights below 0 among the accepted rows"
+
+
+def test_a_second_build_says_what_the_package_says_now(tmp_path, monkeypatch):
+    (tmp_path / "index.rst").write_text("Cards\n=====\n\n.. defaults::\n\n.. algorithm-diff:: ppo grpo\n")
+    (tmp_path / "conf.py").write_text("extensions = ['cheat_sheet', 'algorithm_diff']\n")
+    for said in ("before", "after"):
+        monkeypatch.setattr(cheat_sheet, "defaults", lambda said=said: [("beta", f"table {said}", "0", "")])
+        monkeypatch.setattr(algorithm_diff, "update_diff", lambda *_, said=said: f"+ diff {said}")
+        places = tmp_path, tmp_path, tmp_path / "out", tmp_path / "trees"
+        with docutils_namespace():
+            Sphinx(*places, "html", status=None, warningiserror=True).build()
+        page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+        assert f"table {said}" in page and f"diff {said}" in page

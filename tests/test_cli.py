@@ -9,7 +9,7 @@ from transformers.utils import logging as transformers_logging
 
 from grpo_teach import evaluate
 from grpo_teach.__main__ import main
-from grpo_teach.commands import training
+from grpo_teach.commands import studies, training
 from grpo_teach.policy import BASES, load_base, save_policy
 from grpo_teach.r1 import stages
 
@@ -75,7 +75,10 @@ def test_pretrain_is_deterministic_for_a_seed(capsys, tmp_path):
         (["train", "--evaluate-every", "-5"], "--evaluate-every must be at least 0"),
         (["train", "--problems", "-1"], "--problems must be at least 0"),
         (["supervise", "--problems", "-1"], "--problems must be at least 0"),
+        (["supervise", "--max-new-tokens", "0"], "--max-new-tokens must be at least 1"),
         (["preflight", "--test-problems", "-1"], "--test-problems must be at least 0"),
+        (["preflight", "--samples", "2", "--group-size", "4"], "samples at least a group"),
+        (["evaluate", "--model", "."], "no tokenizer that can be read"),
         (["train", "--schedule", "cosine", "--warmup", "3", "--steps", "3"], "warmup"),
         (["train", "--policy", "../no/such"], "no such folder"),
         (["train", "--policy", "nope"], "nope: there is no such folder"),
@@ -198,6 +201,33 @@ def test_a_half_written_checkpoint_is_refused_and_left_alone(capsys, tmp_path):
     torch.save({"step": 1}, tmp_path / "checkpoint.pt")  # whole, without any weights
     code, _, err = run(capsys, "evaluate", "--checkpoint", tmp_path / "checkpoint.pt")
     assert code == 2 and len(err) == 1 and "checkpoint" in err[0]
+
+
+def test_an_algorithm_that_is_named_twice_is_trained_once(capsys, tmp_path):
+    asked = ["compare", "--algorithms", "grpo", "grpo", "--tokens", 1, *SMALL]
+    code, out, _ = run(capsys, *asked, "--json", "--quiet", "--out", tmp_path)
+    assert code == 0 and list(json.loads(out[-1])["algorithms"]) == ["grpo"]
+
+
+@pytest.mark.parametrize("command, goes_on", [("demo", False), ("compare", True)])
+def test_only_a_command_that_can_go_on_says_so(capsys, tmp_path, monkeypatch, command, goes_on):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(studies, "compare", interrupted)
+    (tmp_path / "another").mkdir()
+    (tmp_path / "another" / "checkpoint.pt").touch()
+    code, _, err = run(capsys, command, "--out", tmp_path)
+    assert code == 130 and len(err) == 1 and ("--resume" in err[0]) == goes_on
+
+
+def test_a_run_that_diverges_names_its_checkpoint_only_where_there_is_one(capsys, tmp_path):
+    far = ["train", "--learning-rate", "1e30", "--steps", 8, "--prompts", 4, "--group-size", 16, "--quiet"]
+    far += ["--evaluate-every", 0, "--problems", 0]
+    for every, kept in ((10, False), (1, True)):
+        code, _, err = run(capsys, *far, "--checkpoint-every", every, "--out", tmp_path / str(every))
+        assert code == 1 and len(err) == 1 and err[0].startswith("stopped: step ")
+        assert ("checkpoint" in err[0]) == kept == (tmp_path / str(every) / "checkpoint.pt").exists()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import inspect
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -58,3 +59,15 @@ def test_every_function_named_under_an_equation_has_its_source():
 def test_mentions_in_shown_docstrings_are_found():
     (found,) = equations.SHOWN.finditer("Source: PPO Eq. (7); book Eq. (4.3).")
     assert found.group(2) == "4.3" and found.group(1) == "Eq. (4.3)"
+
+
+def test_a_build_that_writes_few_pages_still_renews_every_source_and_all_pages_once_an_equation_moves(monkeypatch):
+    env, here = SimpleNamespace(found_docs={"b", "a"}), Path(__file__)
+    equations.begin(None, env, [])
+    assert equations.moved(None, env) == ["a", "b"]  # nothing was known before
+    env.source_pages |= {here, here.with_name("gone.py")}
+    equations.begin(None, env, [])
+    assert env.source_pages == {here} and equations.moved(None, env) == []
+    monkeypatch.setattr(equations, "chapters", lambda: {"4.5": "notebooks/05_grpo"})
+    equations.begin(None, env, [])
+    assert equations.moved(None, env) == ["a", "b"]

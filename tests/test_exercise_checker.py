@@ -288,3 +288,8 @@ def test_strict_mode_raises_unless_passed(monkeypatch):
 def test_an_unknown_name_is_one_clear_line():
     with pytest.raises(InputError, match="no exercise named 'reinforce'; there are: .*reinforce_loss"):
         exercises.check("reinforce", right)
+
+
+def test_a_complex_tensor_is_called_so():
+    message = exercises.check("kl_k3", lambda logprobs, ref: (ref - logprobs).to(torch.complex64)).message
+    assert message.startswith("The function returned a complex tensor; wanted is a tensor.")

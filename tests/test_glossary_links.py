@@ -7,6 +7,7 @@ import pytest
 
 pytest.importorskip("sphinx", reason="the book's tools are not installed")
 from sphinx.application import Sphinx
+from sphinx.util.docutils import docutils_namespace
 
 EXTENSIONS = Path(__file__).resolve().parent.parent / "book" / "_ext"
 GLOSSARY = """
@@ -51,9 +52,15 @@ Another importance ratio, PPO and clip-higher.
 """
 
 
-@pytest.fixture(scope="module")
-def pages(tmp_path_factory):
+def build(source: Path) -> list[str]:
     """The chapter and a page that is none, as HTML."""
+    with docutils_namespace():
+        Sphinx(source, source, source / "out", source / "trees", "html", status=None, warningiserror=True).build()
+    return [(source / "out" / name).read_text(encoding="utf-8") for name in ("notebooks/one.html", "index.html")]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
     source = tmp_path_factory.mktemp("book")
     (source / "notebooks").mkdir()
     (source / "index.rst").write_text(
@@ -64,9 +71,12 @@ def pages(tmp_path_factory):
     (source / "conf.py").write_text(
         f"import sys\nsys.path.append({str(EXTENSIONS)!r})\nextensions = ['glossary_links']\n"
     )
-    app = Sphinx(source, source, source / "out", source / "trees", "html", status=None, warningiserror=True)
-    app.build()
-    return [(source / "out" / name).read_text(encoding="utf-8") for name in ("notebooks/one.html", "index.html")]
+    return source
+
+
+@pytest.fixture(scope="module")
+def pages(source):
+    return build(source)
 
 
 LINK = r'<a class="glossary-link[^"]*" href="([^"]*)">([^<]*)</a>'
@@ -84,3 +94,9 @@ def test_the_text_stays_as_it_was(pages):
 
 def test_a_page_that_is_no_chapter_stays_as_it_was(pages):
     assert re.findall(LINK, pages[1]) == [] and "No clip here." in pages[1]
+
+
+def test_a_term_that_is_gone_is_linked_no_more_in_a_chapter_that_has_not_changed(source, pages):
+    assert "term-clip" in pages[0]
+    (source / "glossary.rst").write_text(GLOSSARY.replace("   clip\n", "   cut\n"))
+    assert re.findall(LINK, build(source)[0])[0] == ("../glossary.html#term-importance-ratio", "importance ratio")

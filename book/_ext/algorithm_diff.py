@@ -1,15 +1,16 @@
 """``{algorithm-diff} BEFORE AFTER``: the live diff between two algorithms' updates."""
 
 from docutils import nodes
-from docutils.parsers.rst import Directive
+from sphinx.util.docutils import SphinxDirective
 
 from grpo_teach.figures import update_diff
 
 
-class AlgorithmDiff(Directive):
+class AlgorithmDiff(SphinxDirective):
     required_arguments = 2
 
     def run(self):
+        self.env.note_reread()  # the package may have changed
         diff = update_diff(*self.arguments)
         return [nodes.literal_block(diff, diff, language="diff")]
 

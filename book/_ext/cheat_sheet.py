@@ -37,6 +37,7 @@ def signs(causes: int = 2) -> list[tuple[str, str, str, str]]:
 
 class Table(SphinxDirective):
     def run(self):
+        self.env.note_reread()  # the package may have changed
         head, rows = self.content_of()
         return [
             table(head, (row(*(self.parse_inline(text)[0] for text in texts)) for texts in rows), "cards", self.name)

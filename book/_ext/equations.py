@@ -156,11 +156,20 @@ def sources(app):
 
 
 def begin(app, env, docnames):
-    env.equation_pages, env.source_pages = chapters(), set()
+    """What an earlier build has found: pages that are not written again still lead to those sources."""
+    before, env.equation_pages = getattr(env, "equation_pages", None), chapters()
+    env.equations_moved = env.equation_pages != before
+    env.source_pages = {path for path in getattr(env, "source_pages", ()) if path.is_file()}
+
+
+def moved(app, env) -> list[str]:
+    """Every page is written again if an equation stands elsewhere than last time."""
+    return sorted(env.found_docs) if env.equations_moved else []
 
 
 def setup(app):
     app.connect("env-before-read-docs", begin)
+    app.connect("env-updated", moved)
     app.connect("doctree-read", mark)
     app.connect("doctree-resolved", link)
     app.connect("html-page-context", shown)

@@ -32,14 +32,24 @@ def prose(doctree: nodes.document) -> list[nodes.Text]:
     return texts
 
 
+def terms_of(env) -> dict[str, tuple[str, str]]:
+    """Page and anchor of each term that is linked."""
+    places = {name: place for (kind, name), place in env.get_domain("std").objects.items() if kind == "term"}
+    return {name: place for name, place in places.items() if name not in EVERYDAY}
+
+
+def changed(app, env) -> list[str]:
+    """Every page is written again if the glossary's terms are others than last time."""
+    before, env.glossary_terms = getattr(env, "glossary_terms", None), terms_of(env)
+    return [] if env.glossary_terms == before else sorted(env.found_docs)
+
+
 class GlossaryLinks(SphinxPostTransform):
     default_priority = 900  # after the references are resolved
     formats = ("html",)
 
     def run(self):
-        objects = self.env.get_domain("std").objects
-        places = {name: place for (kind, name), place in objects.items() if kind == "term"}
-        places = {name: place for name, place in places.items() if name not in EVERYDAY}
+        places = terms_of(self.env)
         if not places or not self.env.docname.startswith("notebooks/"):
             return
         wanted = {name.casefold(): place for name, place in places.items()}
@@ -60,4 +70,5 @@ class GlossaryLinks(SphinxPostTransform):
 
 def setup(app):
     app.add_post_transform(GlossaryLinks)
+    app.connect("env-updated", changed)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -247,9 +247,8 @@ def preflight(
     if min(problems, budget_steps) < 1:
         raise InputError(f"problems and budget_steps must be at least 1, got {problems} and {budget_steps}")
     if not 2 <= config.group_size <= samples:
-        raise InputError(
-            f"a group needs 2 answers and samples a group: group_size {config.group_size}, samples {samples}"
-        )
+        given = f"group_size {config.group_size}, samples {samples}"
+        raise InputError(f"a group needs at least 2 answers, and samples at least a group: {given}")
     # Drawn with replacement, so that a small set needs many draws to be seen whole.
     drawn = task.sample(20 * problems, torch.Generator().manual_seed(seed))
     drawn, random_states = list(dict.fromkeys(drawn))[:problems], records.random_states()

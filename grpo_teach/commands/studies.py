@@ -24,7 +24,7 @@ def add(command) -> None:
     demo = command("demo", "train all four algorithms and draw the curves", run_compare, policy=False)
     demo.add_argument("--tokens", type=int, default=300_000, help="generated tokens an algorithm may spend")
     demo.add_argument("--out", type=Path, default=Path("out/demo"), help="folder for curves.png and results.json")
-    demo.set_defaults(algorithms=list(ALGORITHMS), policy=None, task="chain_sum", resume=False)
+    demo.set_defaults(algorithms=list(ALGORITHMS), policy=None, task="chain_sum")
     demo.set_defaults(addends=None, data=None, grade=None)
 
     sub = command("compare", "train chosen algorithms at equal generated tokens, with your settings", run_compare)
@@ -64,7 +64,7 @@ def run_compare(args: argparse.Namespace) -> dict:
         load=lambda: start(args),
         settings=settings,
         out=folder if keep else None,
-        resume=args.resume,
+        resume=keep and args.resume,
         progress=not args.quiet,
     )
     write_json(folder / "results.json", results | {"manifest": manifest(settings, args.seed)})

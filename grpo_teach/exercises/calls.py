@@ -117,7 +117,7 @@ def _as_tensor(result, unpack: bool, text: bool) -> Outcome:
     if isinstance(result, numpy.ndarray | numpy.generic) and result.dtype.kind in "biuf":
         result, remarks = torch.from_numpy(numpy.array(result)), ("numpy",)
     if not isinstance(result, torch.Tensor) or result.is_complex():
-        name = type(result).__name__
+        name = "complex tensor" if isinstance(result, torch.Tensor) else type(result).__name__
         return Outcome(problem="wrong_type", detail=name, shown=f"a {name}")
     return Outcome(result.to_dense().to("cpu", torch.float64), remarks=remarks)
 

@@ -38,7 +38,7 @@ def _ends(completion: str) -> bool:
 
 # number_reward(completion, answer) -> float -----------------------------------------------------------------------
 
-SPELT = r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?"
+SPELT = r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?"
 
 
 def _answers(completion: str, flags: int = re.DOTALL) -> list[str]:

@@ -21,6 +21,7 @@ __all__ = ["SHAPES", "base_of", "loaded", "local", "model_config", "random_model
 SHAPES = {folder.name: folder for folder in sorted((BASES / "configs").iterdir())}
 HINTS = {  # a word of the Hub's message, and what helps
     "gated": "ask for access on the model's page, then log in with `hf auth login`",
+    "Couldn't instantiate the backend tokenizer": "the folder holds no tokenizer that can be read",
     "couldn't connect": "no network? give the folder of a model, or a shape that ships, as llama-3.2-1b",
 }
 

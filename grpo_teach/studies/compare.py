@@ -62,7 +62,7 @@ def compare(
     results = {"base_accuracy": base.accuracy, "base_interval": list(base.interval), "algorithms": {}}
     results |= {"base_mean_length": base.mean_length, "problems": PROBLEMS, "seed": seed, "token_budget": tokens}
     histories = {}
-    for name in algorithms:
+    for name in configs:  # each once
         policy, tokenizer = load()
         run = train(
             policy,

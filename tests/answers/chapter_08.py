@@ -202,6 +202,7 @@ WRONG = {
         "bonus_for_format": [sr_w_bonus],
         "minus_one_for_wrong": [lambda text, answer: 1.0 if sr_regex(text, answer) else -1.0],
         "format_alone": [lambda t, a: LAYOUT.fullmatch(t) is not None and all(t.count(tag) == 1 for tag in TAGS)],
+        "wrong_value": [lambda text, answer: sr_regex(text.lower(), answer)],  # pays for tags in capitals
         "raises": [sr_w_raises],
         "always_zero": [lambda text, answer: 0.0],
     },

@@ -58,6 +58,12 @@ def fr_hangs(completion):
     return once and bool(re.fullmatch(r"\s*<think>(.|\s)*</think>\s*<answer>(.|\s)*</answer>\s*", completion))
 
 
+def fr_w_ignores_case(completion):
+    free = r"(?:(?!</?think>|</?answer>).)*"
+    form = rf"\s*<think>{free}</think>\s*<answer>{free}</answer>\s*"
+    return float(bool(re.fullmatch(form, completion, re.DOTALL | re.IGNORECASE)))
+
+
 def fr_w(pattern, flags=0, match=re.match, once=False):
     """What recipes hold: a pattern and a call."""
 
@@ -105,7 +111,7 @@ def fr_w_prints(completion):
 
 # number_reward ---------------------------------------------------------------------------------------------------
 BLOCK = "(?s)<answer>(.*?)</answer>"
-NUMBER = r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?"
+NUMBER = r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?"
 
 
 def one_answer(completion):
@@ -148,7 +154,7 @@ def nr_texts(completion, answer):
     def plain(text):
         if not re.fullmatch(NUMBER, text.strip()):
             return None
-        whole, _, decimals = text.strip().replace(",", "").partition(".")
+        whole, _, decimals = text.strip().lstrip("+").replace(",", "").partition(".")
         return whole, decimals.rstrip("0")
 
     said = one_answer(completion)
@@ -393,6 +399,7 @@ FORM = r"\s*<think>.*?</think>\s*<answer>.*?</answer>\s*"
 WRONG = {
     "format_reward": {
         "dot_stops": [fr_w(FORM, match=re.fullmatch, once=True)],
+        "pays_capitals": [lambda c: fr_tempered(c.lower()), fr_w_ignores_case],
         "dot_stops_and_second_try": [fr_w(FORM, match=re.fullmatch), fr_w(FORM + r"\Z")],
         "dot_stops_and_text_after": [fr_w(FORM)],
         "dot_stops_and_text_around": [fr_w(r"<think>.*?</think>\s*<answer>.*?</answer>", match=re.search)],
@@ -513,7 +520,7 @@ WRONG = {
             nr_lone(
                 lambda s, a: (
                     int(float(s.replace(",", ""))) == int(float(a.replace(",", "")))
-                    if re.fullmatch(r"-?[\d,.]+", s)
+                    if re.fullmatch(r"[+-]?[\d,.]+", s)
                     else False
                 )
             )
@@ -529,6 +536,8 @@ WRONG = {
         "upside_down": [lambda c, a: 1 - nr_decimal(c, a)],
         "pays_everything": [lambda c, a: 1],
         "pays_a_wrong_comma": [nr_lone(not_far)],
+        "pays_capitals": [lambda c, a: nr_decimal(c.lower(), a)],
+        "plus_sign_unpaid": [nr_lone(lambda s, a: "+" not in s and nr_decimal(nr_tagged(s), a))],
         "pays_nan": [nr_lone(lambda s, a: s == "nan" or nr_decimal(nr_tagged(s), a))],
         "pays_infinity": [nr_lone(lambda s, a: s == "inf" or nr_decimal(nr_tagged(s), a))],
         "pays_an_open_answer": [nr_w_lone_tag],
