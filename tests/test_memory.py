@@ -141,7 +141,7 @@ def test_an_older_transformers_repeats_keys_and_values_where_one_token_is_read(m
         for padded in (True, False):
             setup = Setup(SHAPES[name], padded=padded)
             today[setup] = predict(setup).moments
-    monkeypatch.setattr("transformers.__version__", version)
+    monkeypatch.setattr("grpo_teach.memory.setup.transformers.__version__", version)
     for setup, moments in today.items():
         m = setup.model
         now = predict(setup).moments
