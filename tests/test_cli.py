@@ -1,7 +1,11 @@
 """The command line as a user meets it: results as promised, and one clear line for bad input."""
 
 import json
+import os
+import subprocess
+import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +17,7 @@ from grpo_teach.commands import studies, training
 from grpo_teach.policy import BASES, load_base, save_policy
 from grpo_teach.r1 import stages
 
+ROOT = Path(__file__).parents[1]
 SMALL = ["--prompts", "2", "--group-size", "4", "--max-new-tokens", "8"]
 
 
@@ -228,6 +233,12 @@ def test_a_run_that_diverges_names_its_checkpoint_only_where_there_is_one(capsys
         code, _, err = run(capsys, *far, "--checkpoint-every", every, "--out", tmp_path / str(every))
         assert code == 1 and len(err) == 1 and err[0].startswith("stopped: step ")
         assert ("checkpoint" in err[0]) == kept == (tmp_path / str(every) / "checkpoint.pt").exists()
+
+
+def test_a_console_that_cannot_write_a_dash_gets_its_report(tmp_path):
+    asked = [sys.executable, "-m", "grpo_teach", "evaluate", "--problems", "2", "--max-new-tokens", "2", "--quiet"]
+    said = subprocess.run(asked, capture_output=True, text=True, cwd=ROOT, env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    assert said.returncode == 0 and "interval" in said.stdout and not said.stderr
 
 
 @pytest.mark.parametrize(
