@@ -237,7 +237,9 @@ def test_a_run_that_diverges_names_its_checkpoint_only_where_there_is_one(capsys
 
 def test_a_console_that_cannot_write_a_dash_gets_its_report(tmp_path):
     asked = [sys.executable, "-m", "grpo_teach", "evaluate", "--problems", "2", "--max-new-tokens", "2", "--quiet"]
-    said = subprocess.run(asked, capture_output=True, text=True, cwd=ROOT, env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    said = subprocess.run(
+        asked, capture_output=True, text=True, cwd=ROOT, env=os.environ | {"PYTHONIOENCODING": "ascii"}
+    )
     assert said.returncode == 0 and "interval" in said.stdout and not said.stderr
 
 
