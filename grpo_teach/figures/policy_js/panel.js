@@ -106,12 +106,15 @@
     }
 
     function draw() {
-      const X = i => 40 + 560 * i / (STEPS - 1), Y = share => 160 - 145 * share, L = length => Y(length / 32);
+      const width = Math.min(640, svg.parentElement.clientWidth), end = width - 40; // so that letters keep their size
+      const X = i => 40 + (end - 40) * i / (STEPS - 1), Y = share => 175 - 140 * share, L = length => Y(length / 32);
       const line = (f, colour, dash) => `<polyline points="${rows.map((row, i) => `${X(i).toFixed(1)},${f(row).toFixed(1)}`).join(" ")}" fill="none" stroke="${colour}" stroke-width="2.5" stroke-dasharray="${dash}"/>`;
       const text = (x, y, words, anchor = "middle") => `<text x="${x}" y="${y}" text-anchor="${anchor}" font-size="12" fill="currentColor">${words}</text>`;
-      const ticks = [0, 0.5, 1].map(s => `<path d="M40 ${Y(s)}H600" stroke="currentColor" opacity="0.2"/>` + text(35, Y(s) + 4, `${100 * s}%`, "end") + text(605, Y(s) + 4, 32 * s, "start"));
+      const ticks = [0, 0.5, 1].map(s => `<path d="M40 ${Y(s)}H${end}" stroke="currentColor" opacity="0.2"/>` + text(35, Y(s) + 4, `${100 * s}%`, "end") + text(end + 5, Y(s) + 4, 32 * s, "start"));
       svg.innerHTML = ticks.join("") + line(row => Y(row.reward), "#0072b2", "") + line(row => L(row.length), "#d55e00", "6 3") +
-        text(320, 184, "step") + text(60, 12, "right (left scale, solid)", "start") + text(580, 12, "tokens an answer (right scale, dashed)", "end");
+        text(width / 2, 199, "step") + text(40, 12, "right (left scale, solid)", "start") + text(40, 27, "tokens an answer (right scale, dashed)", "start");
+      svg.setAttribute("viewBox", `0 0 ${width} 205`);
+      svg.setAttribute("width", width);
       const last = rows.at(-1);
       svg.setAttribute("aria-label", `After ${rows.length} steps ${percent(last.reward)} of the answers are right and they are ${last.length.toFixed(0)} tokens long.`);
     }
