@@ -6,7 +6,8 @@ window.settle = unfold => {
   if (unfold) for (const e of document.querySelectorAll("details")) e.open = true;
 };
 
-// Elements that stick out of the window and that no box around them scrolls or cuts; and equations cut at their left.
+// Elements that stick out of the window and that no box around them scrolls or cuts; equations cut at their left, and
+// formulas in the text cut at their right.
 window.tooWide = () => {
   const right = document.documentElement.clientWidth + 1, found = [];
   const keeps = e => /auto|scroll|hidden|clip/.test(getComputedStyle(e).overflowX);
@@ -20,6 +21,10 @@ window.tooWide = () => {
   for (const e of document.querySelectorAll("div.math mjx-container > svg")) {
     const lost = e.closest("div.math").getBoundingClientRect().left - e.getBoundingClientRect().left;
     if (lost > 1) found.push(`the first ${lost} px of ${e.closest("div.math").id} cannot be reached`);
+  }
+  for (const e of document.querySelectorAll("span.math mjx-container")) {
+    const box = e.closest("span.math"), over = e.getBoundingClientRect().width - box.clientWidth;
+    if (over > 1) found.push(`${over} px are cut off a formula: ${box.parentElement.textContent.slice(0, 80)}`);
   }
   const width = document.documentElement.scrollWidth;
   return width > right ? [...found, `the page is ${width} px wide`] : found;
