@@ -88,8 +88,7 @@ def load_large(
     tokenizer = load_large_tokenizer(model, options.random_weights)
     torch.manual_seed(seed)
     if options.random_weights:
-        config = model if isinstance(model, transformers.PreTrainedConfig) else model_config(model)
-        policy = random_model(config, dtype, device, quantization)
+        policy = random_model(model_config(model), dtype, device, quantization)
     else:
         asked = {"dtype": dtype, "device_map": {"": device}, "attn_implementation": "sdpa"}
         policy = loaded(transformers.AutoModelForCausalLM, model, quantization_config=quantization, **asked)
@@ -185,8 +184,7 @@ def load_large_tokenizer(model: str | Path | transformers.PreTrainedConfig, rand
         InputError: if there is none, or it has no EOS.
     """
     if random_weights:
-        config = model if isinstance(model, transformers.PreTrainedConfig) else model_config(model)
-        return stand_in_tokenizer(config.vocab_size)
+        return stand_in_tokenizer(model_config(model).vocab_size)
     if isinstance(model, transformers.PreTrainedConfig) or model in SHAPES:
         name = getattr(model, "model_type", model)
         raise InputError(f"{name} is a shape without weights: ask for random weights, or name a model on the Hub")

@@ -26,12 +26,16 @@ HINTS = {  # a word of the Hub's message, and what helps
 }
 
 
-def model_config(name: str | Path) -> transformers.PreTrainedConfig:
+def model_config(name: str | Path | transformers.PreTrainedConfig) -> transformers.PreTrainedConfig:
     """The config of a model: one in ``SHAPES``, a folder's, one from the Hub, or of a saved adapter its base's.
+
+    A config is its own.
 
     Raises:
         InputError: if there is none to be had.
     """
+    if isinstance(name, transformers.PreTrainedConfig):
+        return name
     if (Path(name) / "adapter_config.json").exists():
         name = base_of(name) or name
     return loaded(transformers.AutoConfig, SHAPES.get(str(name), name))
