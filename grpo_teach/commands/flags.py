@@ -47,14 +47,14 @@ def seed(text: str) -> int:
 
 
 def at_least(least: int, args: argparse.Namespace, *names: str) -> None:
-    """Refuse a number below ``least``.
+    """Refuse a number below ``least``. One that was not given is none.
 
     Raises:
         InputError: for the first of them, by its flag.
     """
     for name in names:
-        if getattr(args, name) < least:
-            raise InputError(f"--{name.replace('_', '-')} must be at least {least}, got {getattr(args, name)}")
+        if (number := getattr(args, name)) is not None and number < least:
+            raise InputError(f"--{name.replace('_', '-')} must be at least {least}, got {number}")
 
 
 # From a checked dataclass to flags and back -----------------------------------------------------------------------

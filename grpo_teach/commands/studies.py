@@ -75,8 +75,7 @@ def run_compare(args: argparse.Namespace) -> dict:
 
 
 def run_pretrain(args: argparse.Namespace) -> dict:
-    if args.steps is not None:
-        at_least(1, args, "steps")
+    at_least(1, args, "steps")
     if args.width is not None and (args.width < 8 or args.width % 8):
         raise InputError(f"--width must be a multiple of 8: four heads of an even width each; got {args.width}")
     folder, mix = free_folder(args.out), MIXES[args.task]

@@ -119,7 +119,7 @@ def fits(args: argparse.Namespace, config, task, asked: int = 0) -> None:
 
 def run_supervise(args: argparse.Namespace) -> dict:
     """SFT on worked solutions, with an evaluation before and one after."""
-    at_least(1, args, "steps", "batch", "checkpoint_every", *["max_new_tokens"] * (args.max_new_tokens is not None))
+    at_least(1, args, "steps", "batch", "checkpoint_every", "max_new_tokens")
     at_least(0, args, "problems")
     config = ALGORITHMS["sft"].Settings(learning_rate=args.learning_rate)
     task, folder = task_of(args), free_folder(args.out, args.model or args.policy, args.resume)
@@ -238,7 +238,7 @@ def beside(before: dict, after: dict) -> None:
 def run_preflight(args: argparse.Namespace) -> dict:
     """Print the report of the set-up that the flags ask for."""
     evaluated(args)
-    at_least(1, args, "problems", "steps", *(["samples"] if args.samples is not None else []))
+    at_least(1, args, "problems", "steps", "samples")
     folder = output_folder(args.out) if args.out else None
     task = task_of(args)
     config = config_of(args, task)
