@@ -63,9 +63,10 @@ def normalise(notebook: nbformat.NotebookNode) -> None:
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number:03}"
         cell.metadata = nbformat.from_dict({k: cell.metadata[k] for k in CELL_METADATA if k in cell.metadata})
-        if "remove-cell" in cell.metadata.get("tags", []):
+        tags = cell.metadata.get("tags", [])
+        if "remove-cell" in tags:
             cell.source = setup_source()
-        if "remove-output" in cell.metadata.get("tags", []):  # the book leaves it out: it is each reader's own
+        if "remove-output" in tags:  # the book leaves it out: it is each reader's own
             cell.outputs = []
         for output in cell.get("outputs", []):
             output.get("metadata", {}).clear()
